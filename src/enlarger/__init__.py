@@ -1,0 +1,63 @@
+"""enlarger: upscale pictures with Real-ESRGAN.
+
+    import enlarger
+    enlarger.upscale("photo.jpg", scale=2.5).save("photo-large.png")
+
+The names below are the whole public API. They are imported when first used, so `import enlarger` is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from enlarger.engine.options import Options
+    from enlarger.engine.pictures.picture import Picture
+    from enlarger.engine.pipeline import Engine, Limits, Plan, Result
+    from enlarger.errors import (
+        Cancelled,
+        EnlargerError,
+        InvalidOption,
+        InvalidPicture,
+        ModelUnavailable,
+    )
+    from enlarger.library import upscale
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "upscale": "enlarger.library",
+    "Engine": "enlarger.engine.pipeline",
+    "Limits": "enlarger.engine.pipeline",
+    "Plan": "enlarger.engine.pipeline",
+    "Result": "enlarger.engine.pipeline",
+    "Options": "enlarger.engine.options",
+    "Picture": "enlarger.engine.pictures.picture",
+    "EnlargerError": "enlarger.errors",
+    "InvalidOption": "enlarger.errors",
+    "InvalidPicture": "enlarger.errors",
+    "ModelUnavailable": "enlarger.errors",
+    "Cancelled": "enlarger.errors",
+}
+
+__all__ = [
+    "Cancelled",
+    "Engine",
+    "EnlargerError",
+    "InvalidOption",
+    "InvalidPicture",
+    "Limits",
+    "ModelUnavailable",
+    "Options",
+    "Picture",
+    "Plan",
+    "Result",
+    "upscale",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'enlarger' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

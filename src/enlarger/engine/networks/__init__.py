@@ -1,0 +1,1 @@
+"""Networks, their catalogue and their weights."""
