@@ -1,0 +1,233 @@
+"""The device child: a process that computes, so that nothing else has to.
+
+It is started at the first job, stays warm between jobs, and is replaced when it dies. The parent talks to it
+over one pipe:
+
+    parent ─▶ child    Request, then perhaps "cancel"
+    child  ─▶ parent   float (progress) …, then Finished or Failure
+
+A child whose parent is gone ends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enlarger.engine.options import Options
+from enlarger.errors import DeviceCrashed, EnlargerError, error_from
+
+if TYPE_CHECKING:
+    from enlarger.engine.pipeline import Engine
+
+CANCEL_GRACE_SECONDS = 5.0
+NICENESS = 10
+"""The computing process steps back, so that the server answers while all cores are busy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildConfig:
+    """What an engine in a child is made with."""
+
+    device: str = "auto"
+    threads: int = 0
+    max_input_megapixels: float = 64
+    max_output_megapixels: float = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    source: Path
+    target: Path
+    options: Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The result lies, complete, in the target file."""
+
+    media_type: str
+    width: int
+    height: int
+    report: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error of the tree, on its way through the pipe."""
+
+    code: str
+    message: str
+
+
+Message = float | Finished | Failure | None  # None: the pipe broke
+
+
+class DeviceChild:
+    """The parent's end. One request at a time; further ones wait their turn."""
+
+    def __init__(self, config: ChildConfig | None = None) -> None:
+        self._config = config or ChildConfig()
+        self._turn = asyncio.Lock()
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running child; None before the first job and after a crash."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
+
+    async def upscale(
+        self, source: Path, target: Path, options: Options, on_progress: Callable[[float], None]
+    ) -> Finished:
+        """Upscale the picture file `source` into the file `target`.
+
+        `on_progress` gets a fraction from 0 to 1. Cancelling this coroutine cancels the work between two
+        tiles; a child that does not stop within CANCEL_GRACE_SECONDS is killed. Raises the error the engine
+        raised, or DeviceCrashed when the child died; the next call starts a new one.
+        """
+        async with self._turn:
+            pipe = self._started()
+            try:
+                pipe.send(Request(source, target, options))
+                return await self._answer(on_progress)
+            except OSError as error:
+                self._kill()
+                raise DeviceCrashed("the process that computes ended before it took the work") from error
+            except asyncio.CancelledError:
+                await asyncio.shield(self._stop_work(pipe))
+                raise
+
+    async def close(self) -> None:
+        """End the child. A request under way fails with DeviceCrashed."""
+        self._kill()
+
+    async def _answer(self, on_progress: Callable[[float], None]) -> Finished:
+        while True:
+            message = await self._inbox.get()
+            if isinstance(message, Finished):
+                return message
+            if isinstance(message, Failure):
+                raise error_from(message.code, message.message)
+            if message is None:
+                exit_code = self._process.exitcode if self._process else None
+                self._kill()
+                raise DeviceCrashed(f"the process that computes ended unexpectedly (exit code {exit_code})")
+            on_progress(message)
+
+    async def _stop_work(self, pipe: Connection) -> None:
+        """Ask the child to stop and wait for its last word; kill it if none comes."""
+        try:
+            pipe.send("cancel")
+            async with asyncio.timeout(CANCEL_GRACE_SECONDS):
+                while isinstance(await self._inbox.get(), float):
+                    pass
+        except (OSError, TimeoutError):
+            self._kill()
+
+    def _started(self) -> Connection:
+        if self._pipe is not None and self.pid is not None:
+            return self._pipe
+        self._kill()
+        spawning = multiprocessing.get_context("spawn")
+        ours, theirs = spawning.Pipe()
+        process = spawning.Process(
+            target=serve_requests, args=(theirs, self._config), name="enlarger-device", daemon=True
+        )
+        process.start()
+        theirs.close()
+        inbox: asyncio.Queue[Message] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_forward, args=(ours, inbox, loop), daemon=True).start()
+        self._process, self._pipe, self._inbox = process, ours, inbox
+        return ours
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._process, self._pipe = None, None
+
+
+def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.AbstractEventLoop) -> None:
+    """Carry messages from the pipe into the event loop until the child is gone; then None, once."""
+    message: Message = 0.0
+    with pipe:
+        while message is not None:
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):
+                message = None
+            # The loop may have closed while the child was ending: nobody is left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(inbox.put_nowait, message)
+
+
+def serve_requests(pipe: Connection, config: ChildConfig) -> None:
+    """The child's whole life: one request after another until the parent hangs up."""
+    _end_with_parent()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    from enlarger.engine.pipeline import Engine, Limits  # the parent never imports what computes
+
+    engine = Engine(
+        device=config.device,
+        threads=config.threads,
+        limits=Limits(
+            max_input_pixels=round(config.max_input_megapixels * 1e6),
+            max_output_pixels=round(config.max_output_megapixels * 1e6),
+        ),
+    )
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        if isinstance(request, Request):  # a late "cancel" belongs to work that has ended
+            pipe.send(_done(engine, request, pipe))
+
+
+def _done(engine: Engine, request: Request, pipe: Connection) -> Finished | Failure:
+    from enlarger.engine.pictures.codec import FORMATS
+
+    try:
+        result = engine.upscale(
+            request.source.read_bytes(),
+            request.options,
+            progress=lambda done, total: pipe.send(done / total),
+            cancelled=pipe.poll,
+        )
+        result.save(request.target)
+    except EnlargerError as error:
+        return Failure(error.code, error.message)
+    except MemoryError:
+        return Failure("out_of_memory", "the machine has too little free memory for this picture")
+    return Finished(
+        media_type=FORMATS[result.format].media_type,
+        width=result.size.width,
+        height=result.size.height,
+        report=result.report,
+    )
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, even in the middle of a tile."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

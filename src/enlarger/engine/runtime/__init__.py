@@ -1,0 +1,87 @@
+"""Runtimes: where a network is computed. One file a runtime; RUNTIMES names them without importing any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol
+
+from enlarger.engine.networks.ops import Array, Hyper, Net, Weights
+from enlarger.errors import RuntimeUnavailable
+
+
+class Session(Protocol):
+    """Weights loaded on a device, ready to run."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: f32 or bf16."""
+        ...
+
+    def run(self, stage: str, x_nchw: Array) -> Array:
+        """One stage of the network on (1, c, h, w) float32; any h and w the network accepts.
+
+        RGB goes in as [0, 1] and comes out in the same range, not clamped. Raises OutOfMemory; the session
+        stays usable.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """What a module under `runtime/` offers."""
+
+    def precisions(self) -> tuple[str, ...]:
+        """What this machine can compute in, the one that `auto` means first."""
+        ...
+
+    def open_session(
+        self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
+    ) -> Session: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRow:
+    """`module` holds the class `cls`, which needs `package`; `install` is how to get that."""
+
+    module: str
+    cls: str
+    package: str
+    install: str
+
+
+RUNTIMES: Mapping[str, RuntimeRow] = {
+    "openvino": RuntimeRow(
+        module="enlarger.engine.runtime.openvino",
+        cls="OpenVino",
+        package="openvino",
+        install="pip install openvino",
+    ),
+    "numpy": RuntimeRow(
+        module="enlarger.engine.runtime.numpy", cls="NumPy", package="numpy", install="pip install numpy"
+    ),
+}
+
+
+def open_runtime(name: str) -> Runtime:
+    """The runtime of that name. Raises RuntimeUnavailable with the install hint."""
+    row = RUNTIMES.get(name)
+    if row is None:
+        raise RuntimeUnavailable(f"there is no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    if find_spec(row.package) is None:
+        raise RuntimeUnavailable(f"the runtime {name} needs a package that is missing: {row.install}")
+    runtime: Runtime = getattr(import_module(row.module), row.cls)()
+    return runtime
+
+
+def choose_precision(runtime: Runtime, asked: str) -> str:
+    """`asked`, or the runtime's own choice for `auto`. Raises RuntimeUnavailable where it cannot do it."""
+    able = runtime.precisions()
+    if asked == "auto":
+        return able[0]
+    if asked not in able:
+        raise RuntimeUnavailable(
+            f"this machine computes in {' and '.join(sorted(able))}, not in {asked}; use precision=auto"
+        )
+    return asked
