@@ -1,0 +1,236 @@
+"""The command line: words in, one call, words out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from enlarger import __version__
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS
+from enlarger.errors import EnlargerError, InvalidOption
+
+app = typer.Typer(
+    name="enlarger",
+    help="Upscale pictures with Real-ESRGAN: on this machine, or as a WaveSpeed-compatible server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The networks this installation can run.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys of the server.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the database, the pictures and the key.")
+]
+
+
+def main() -> None:
+    """Entry point: runs a command; an error of ours becomes one line on stderr and exit code 1."""
+    try:
+        app()
+    except EnlargerError as error:
+        print(f"enlarger: {error.message} [{error.code}]", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"enlarger {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def upscale(
+    file: Annotated[Path, typer.Argument(help="Picture to upscale: PNG, JPEG or WebP.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; its extension sets the format.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Output size ÷ input size, above 0 and at most 10.")] = 4.0,
+    model: Annotated[str, typer.Option(help="Network to run; see `enlarger models list`.")] = DEFAULT_MODEL,
+    face_enhance: Annotated[bool, typer.Option("--face-enhance", help="Restore faces.")] = False,
+    output_format: Annotated[
+        str, typer.Option(help="png, jpeg or webp; where -o has no such extension.")
+    ] = "png",
+    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP, 1 to 100.")] = 95,
+    tile_mode: Annotated[str, typer.Option(help="fast or exact: context around tile cuts.")] = "fast",
+    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 lets the runtime choose.", min=0)] = 0,
+    json_report: Annotated[bool, typer.Option("--json", help="Print the report of the result.")] = False,
+) -> None:
+    """Upscale one picture."""
+    from enlarger.engine.options import Options
+    from enlarger.engine.pictures.codec import format_of
+    from enlarger.engine.pipeline import Engine
+
+    options = Options(
+        scale=scale,
+        model=model,
+        face_enhance=face_enhance,
+        output_format=(format_of(output) if output else None) or output_format,
+        quality=quality,
+        tile_mode=tile_mode,
+        precision=precision,
+    )
+    target = output or file.with_name(f"{file.stem}-x{scale:g}.{_extension(options.output_format)}")
+    if target.resolve() == file.resolve():
+        raise InvalidOption(
+            f"the result would overwrite its input {file}; give another name with -o", "output"
+        )
+    data = _read(file)
+    with _progress_bar(quiet=json_report) as progress:
+        result = Engine(device=device, threads=threads).upscale(data, options, progress=progress)
+    _save(result, target)
+    if json_report:
+        print(json.dumps({"output": str(target), **result.report}))
+    else:
+        print(f"{target}  {result.size.width}×{result.size.height}  {_told(result.report)}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; the next free one if it is taken.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the server: HTTP, queue and computation on this machine."""
+    from enlarger.bootstrap import run_service
+
+    def announce(url: str, key: str) -> None:
+        print(f"enlarger {__version__} is ready: {url}/#key={key}", flush=True)
+
+    asyncio.run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Show every model and whether its weights are on this machine."""
+    from enlarger.engine.networks.weights import find_weights
+
+    for spec in MODELS.values():
+        try:
+            where = "installed" if find_weights(spec) else ""
+        except EnlargerError:
+            where = "missing"
+        print(
+            f"{spec.name:28} ×{spec.scale}  {where:10} {spec.mflops_per_pixel:6.2f} Mflop/px  {spec.summary}"
+        )
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")], data_dir: DataDir = None
+) -> None:
+    """Make a new API key and print it; it cannot be shown again."""
+    from enlarger.jobs.keys import create_key
+
+    async def create() -> str:
+        async with _store(data_dir) as store:
+            _, secret = await create_key(
+                store, name, now=time.time(), new_id=lambda: uuid4().hex, random=secrets.token_bytes
+            )
+            return secret
+
+    print(asyncio.run(create()))
+
+
+@keys_app.command("list")
+def keys_list(data_dir: DataDir = None) -> None:
+    """Show the keys: id, name, when made, whether revoked."""
+    from enlarger.jobs.view import rfc3339
+
+    async def read() -> Any:
+        async with _store(data_dir) as store:
+            return await store.keys()
+
+    for key in asyncio.run(read()):
+        state = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at is not None else "active"
+        print(f"{key.id}  {rfc3339(key.created_at)}  {state:10}  {key.name}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key worthless from now on."""
+
+    async def revoke() -> bool:
+        async with _store(data_dir) as store:
+            return await store.revoke_key(key_id, time.time())
+
+    if not asyncio.run(revoke()):
+        raise InvalidOption(
+            f"there is no active key with the id {key_id}; see `enlarger keys list`", "key_id"
+        )
+    print(f"revoked {key_id}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: hardware, runtime, precision, weights, and one computed tile against its answer."""
+    from enlarger.doctor import findings
+
+    healthy = True
+    for finding in findings():
+        healthy = healthy and finding.is_good
+        print(f"{'ok ' if finding.is_good else 'BAD'}  {finding.subject:28} {finding.text}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _settings(**overrides: Any) -> Any:
+    from enlarger.settings import read_settings
+
+    return read_settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _store(data_dir: Path | None) -> Any:
+    from enlarger.bootstrap import opened_store
+
+    return opened_store(_settings(data_dir=data_dir))
+
+
+def _extension(format: str) -> str:
+    from enlarger.engine.pictures.codec import FORMATS
+
+    return FORMATS[format].extension
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidOption(f"cannot read {file}: {error.strerror}", "file") from error
+
+
+def _save(result: Any, target: Path) -> None:
+    if not target.parent.is_dir():
+        raise InvalidOption(f"cannot write {target}: the folder does not exist", "output")
+    result.save(target)
+
+
+def _told(report: dict[str, Any]) -> str:
+    seconds = sum(report["timings_ms"].values()) / 1000
+    return f"{report['model']}  {report['runtime']} {report['precision']}  {seconds:.1f} s"
+
+
+def _progress_bar(*, quiet: bool) -> Any:
+    from enlarger.terminal import progress_bar
+
+    return progress_bar(quiet=quiet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The progress bar of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Generator[Callable[[int, int], None]]:
+    """A bar on stderr with elapsed and remaining time; gives the function to call with (done, total) pixels."""
+    bar = Progress(
+        TextColumn("upscaling"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet,
+    )
+    with bar:
+        task = bar.add_task("upscaling", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
