@@ -108,7 +108,7 @@ def serve(
     from enlarger.bootstrap import run_service
 
     def announce(url: str, key: str) -> None:
-        print(f"enlarger {__version__} is ready: {url}/#key={key}", flush=True)
+        print(f"enlarger {__version__} is ready: {url}/" + (f"#key={key}" if key else ""), flush=True)
 
     asyncio.run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -176,6 +177,8 @@ def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.Abst
 def serve_requests(pipe: Connection, config: ChildConfig) -> None:
     """The child's whole life: one request after another until the parent hangs up."""
     _end_with_parent()
+    # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     from enlarger.engine.pipeline import Engine, Limits  # the parent never imports what computes
