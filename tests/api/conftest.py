@@ -1,0 +1,190 @@
+"""A real server on a loopback port: real store, queue, worker and blobs; only the network is Pillow's resize."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image, UnidentifiedImageError
+
+from enlarger.bootstrap import embedded
+from enlarger.engine.options import Options
+from enlarger.errors import FeatureUnavailable, InvalidPicture
+from enlarger.settings import Settings
+
+DEADLINE_SECONDS = 30
+MAX_INLINE_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Resized:
+    media_type: str
+    width: int
+    height: int
+    report: dict[str, Any] = field(default_factory=lambda: {"timings_ms": {"network": 7}})
+
+
+class PillowCompute:
+    """Stands where the device child stands, and enlarges without a network."""
+
+    async def upscale(
+        self, source: Path, target: Path, options: Options, on_progress: Callable[[float], None]
+    ) -> Resized:
+        if options.face_enhance:
+            raise FeatureUnavailable("face_enhance needs face restoration, which this test does not have")
+        result = await asyncio.to_thread(self._resize, source, target, options)
+        on_progress(1.0)
+        return result
+
+    def _resize(self, source: Path, target: Path, options: Options) -> Resized:
+        try:
+            with Image.open(source) as picture:
+                size = [max(1, int(side * options.scale + 0.5)) for side in picture.size]
+                large = picture.resize((size[0], size[1]))
+        except UnidentifiedImageError as error:
+            raise InvalidPicture("the bytes are not a picture") from error
+        large.save(target, format=options.output_format)
+        return Resized(f"image/{options.output_format}", *size)
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[tuple[socket.socket, str]]:
+    """A bound socket, and the address of the server that will listen on it."""
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def in_thread(start: Callable[[Future[Any], threading.Event], Any]) -> Iterator[Any]:
+    """Run the coroutine of `start(started, stop)` in a thread; yields what it puts into `started`."""
+    started: Future[Any] = Future()
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            asyncio.run(start(started, stop))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield started.result(DEADLINE_SECONDS)
+    finally:
+        stop.set()
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+async def serve_until(app: FastAPI, listener: socket.socket, stop: threading.Event) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+
+    async def watch() -> None:
+        await asyncio.to_thread(stop.wait)
+        server.should_exit = True
+
+    await asyncio.gather(server.serve(sockets=[listener]), watch())
+
+
+@dataclass
+class Running:
+    """A server under test, spoken to as its owner; `clock_offset_seconds` moves its clock."""
+
+    url: str
+    key: str
+    data_dir: Path
+    clock_offset_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.http = httpx2.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30
+        )
+
+    def submit(self, **fields: Any) -> httpx2.Response:
+        body = json.dumps({"image": picture(), **fields})
+        return self.http.post("/api/v3/wavespeed-ai/real-esrgan", content=body)
+
+    def finished(self, submitted: httpx2.Response) -> dict[str, Any]:
+        """The prediction of a submit, polled until it ends."""
+        assert submitted.status_code == 200, submitted.text
+        path = f"/api/v3/predictions/{submitted.json()['data']['id']}/result"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            data: dict[str, Any] = self.http.get(path).json()["data"]
+            if data["status"] in ("completed", "failed", "cancelled"):
+                return data
+            assert time.monotonic() < deadline, data
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def running(data_dir: Path, **settings: Any) -> Iterator[Running]:
+    """The whole embedded service."""
+    with loopback() as (listener, url):
+        this = Running(url, "", data_dir)
+
+        async def main(started: Future[str], stop: threading.Event) -> None:
+            def clock() -> float:
+                return time.time() + this.clock_offset_seconds
+
+            chosen = Settings(data_dir=data_dir, max_inline_bytes=MAX_INLINE_BYTES, **settings)
+            async with embedded(chosen, PillowCompute(), clock=clock) as parts:
+                started.set_result(parts.key)
+                await serve_until(parts.app, listener, stop)
+
+        with in_thread(main) as key:
+            this.key = key
+            this.__post_init__()
+            with this.http:
+                yield this
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[httpx2.Client]:
+    """Any application, without what stands behind it."""
+    with loopback() as (listener, url):
+
+        async def main(started: Future[None], stop: threading.Event) -> None:
+            started.set_result(None)
+            await serve_until(app, listener, stop)
+
+        with in_thread(main), httpx2.Client(base_url=url, timeout=30) as client:
+            yield client
+
+
+def picture(width: int = 7, height: int = 5) -> str:
+    """A PNG of the given size as base64."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 80, 40)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Iterator[httpx2.Client]:
+    """A client without a key."""
+    with httpx2.Client(timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("data")) as this:
+        yield this

@@ -1,0 +1,45 @@
+"""Up and ready are two questions."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from enlarger.api.app import create_app
+from enlarger.api.context import Check, Context
+from enlarger.jobs.service import Service
+
+from .conftest import Running, serving
+
+
+def test_running_server_is_up_and_ready(server: Running) -> None:
+    assert server.http.get("/healthz").json() == {"status": "ok"}
+    assert server.http.get("/readyz").json() == {
+        "status": "ready",
+        "checks": {"database": True, "worker": True},
+    }
+
+
+async def passes() -> bool:
+    return True
+
+
+async def fails() -> bool:
+    return False
+
+
+async def breaks() -> bool:
+    raise OSError("the disk is gone")
+
+
+def context_with(**checks: Check) -> Context:
+    # No route under test here reaches the service.
+    return Context(service=cast(Service, None), checks=checks, public_base_url="", max_body_bytes=0)
+
+
+def test_server_with_a_part_that_does_not_work_is_up_but_not_ready() -> None:
+    with serving(create_app(context_with(database=breaks, worker=fails, folder=passes))) as http:
+        assert http.get("/healthz").status_code == 200
+        answer = http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {"database": False, "worker": False, "folder": True}
+    assert answer.json()["message"] == answer.json()["error"] == "not ready: database, worker"
