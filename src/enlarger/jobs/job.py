@@ -1,0 +1,100 @@
+"""Job: one durable request to upscale one picture. A frozen record, its states, and pure functions on it.
+
+    created ──claim──▶ processing ──finish──▶ completed
+       │                 │   ▲ │
+       │                 │   └─┘ claim again (the worker died: epoch + 1)
+       │                 ├──────fail────────▶ failed
+       └─────────────────┴──────cancel──────▶ cancelled
+
+The words of the states are the ones the API uses on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    CREATED = "created"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.CREATED: frozenset({State.PROCESSING, State.FAILED, State.CANCELLED}),
+    State.PROCESSING: frozenset({State.PROCESSING, State.COMPLETED, State.FAILED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+MAX_COMPUTE_STARTS = 5
+"""After this many starts without an end a job is taken for the cause of the crashes and fails."""
+
+EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+"""Extension of a result's blob key, and so of its URL, by media type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A finished result: where its bytes are and what they are."""
+
+    blob_key: str
+    media_type: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of the truth. Times are Unix seconds (float, UTC)."""
+
+    id: str
+    """32 lower-case hex characters."""
+    key_id: str
+    """Whose it is."""
+    model: str
+    """The model path of the API it was submitted to, e.g. `wavespeed-ai/real-esrgan`."""
+    input: Mapping[str, Any]
+    """The request as the user sent it, inline picture bytes left out; echoed on the wire."""
+    options: Mapping[str, Any]
+    """Fields of `engine.options.Options`, validated."""
+    source_url: str = ""
+    """Where to fetch the picture, when it was given as a URL and is not stored yet."""
+    source_blob: str = ""
+    """Blob key of the picture's bytes, once we hold them."""
+    state: State = State.CREATED
+    epoch: int = 0
+    """Raised by every claim; only the claim that holds the newest epoch may finish."""
+    compute_starts: int = 0
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    compute_ms: int = 0
+    outputs: tuple[Output, ...] = ()
+    error_code: str = ""
+    """`code` of the class in `enlarger.errors`, empty when there is none."""
+    error_message: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the engine did: model, runtime, precision, tiles, timings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key. Only the SHA-256 of its secret is stored."""
+
+    id: str
+    name: str
+    created_at: float
+    revoked_at: float | None = None

@@ -1,0 +1,53 @@
+"""API keys: opaque secrets, of which the store keeps only the SHA-256."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from enlarger.jobs.blobs import write_durably
+from enlarger.jobs.job import Key
+from enlarger.jobs.store import Store
+
+_SECRET_BYTES = 32
+
+
+def new_secret(random: Callable[[int], bytes]) -> str:
+    """A fresh secret: `wsk_` and 43 characters of A-Z a-z 0-9 - _. `random(n)` gives n random bytes."""
+    return "wsk_" + urlsafe_b64encode(random(_SECRET_BYTES)).decode().rstrip("=")
+
+
+def secret_hash(secret: str) -> str:
+    # A secret holds 256 random bits: there is nothing to guess, so a slow hash would protect nothing.
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+async def create_key(
+    store: Store, name: str, *, now: float, new_id: Callable[[], str], random: Callable[[int], bytes]
+) -> tuple[Key, str]:
+    """A new key and its secret, which is shown this once and kept nowhere."""
+    key, secret = Key(id=new_id(), name=name, created_at=now), new_secret(random)
+    await store.add_key(key, secret_hash(secret))
+    return key, secret
+
+
+async def ensure_first_key(
+    store: Store, data_dir: Path, *, now: float, new_id: Callable[[], str], random: Callable[[int], bytes]
+) -> str:
+    """The secret in the file `key` of the data folder, made with the first key when the store has none.
+
+    Empty when the file is gone or its key is revoked: other keys exist then, and nobody knows their secrets.
+    """
+    path = data_dir / "key"
+    secret = path.read_text().strip() if path.exists() else ""
+    if not await store.keys():
+        # The file before the row: a crash in between leaves a secret that the next start puts to use.
+        if not secret:
+            secret = new_secret(random)
+            write_durably(path, f"{secret}\n".encode())
+        await store.add_key(Key(id=new_id(), name="first", created_at=now), secret_hash(secret))
+        return secret
+    key = await store.key_by_hash(secret_hash(secret))
+    return secret if key is not None and key.revoked_at is None else ""

@@ -1,0 +1,88 @@
+"""Queue: hands out job ids, over PgQueuer. In memory: what survives a crash is the rows of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from pgqueuer import PgQueuer
+from pgqueuer.adapters.inmemory import InMemoryDriver, InMemoryQueries
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job as Entry
+from pgqueuer.ports import RepositoryPort
+
+logger = logging.getLogger(__name__)
+
+ENTRYPOINT = "upscale"
+SLOTS = 4
+"""Jobs in hand at once: one computes while the pictures of the next ones are fetched."""
+
+
+class Queue:
+    """Job ids waiting for a worker. An id that is waiting or in hand is not queued a second time."""
+
+    def __init__(
+        self,
+        pgq: PgQueuer,
+        queries: RepositoryPort,
+        trim_log: Callable[[], Awaitable[None]],
+        *,
+        retry_seconds: float,
+    ) -> None:
+        self._pgq = pgq
+        self._queries = queries
+        self._trim_log = trim_log
+        self._retry_seconds = retry_seconds
+        self._in_hand: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def in_memory(cls, *, retry_seconds: float = 10.0) -> Queue:
+        driver = InMemoryDriver()
+        queries = InMemoryQueries(driver)
+        pgq = PgQueuer(driver, queries=queries)
+        # PgQueuer never trims its log of finished entries, which in memory is a leak.
+        return cls(pgq, queries, queries.clear_queue_log, retry_seconds=retry_seconds)
+
+    async def enqueue(self, job_id: str) -> None:
+        await self._queries.enqueue(ENTRYPOINT, job_id.encode(), dedupe_key=job_id, on_conflict="skip")
+
+    async def run(self, run_job: Callable[[str], Awaitable[None]]) -> None:
+        """Call `run_job(job_id)` for every id, up to SLOTS at once, until `stop`.
+
+        An exception of `run_job` is logged and the id handed out again after `retry_seconds`.
+        """
+
+        @self._pgq.entrypoint(ENTRYPOINT)
+        async def _(entry: Entry) -> None:
+            await self._hand_out((entry.payload or b"").decode(), run_job)
+
+        # Nobody reads PgQueuer's statistics; an interval of 0 spares their memory.
+        await self._pgq.qm.run(
+            batch_size=1, max_concurrent_tasks=SLOTS, log_aggregation_interval=timedelta(0)
+        )
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Hand out no more ids, give the jobs in hand `drain_seconds` to end, then cancel them; `run` returns."""
+        self._pgq.shutdown.set()
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=drain_seconds)
+        for task in self._in_hand:
+            task.cancel()
+
+    async def _hand_out(self, job_id: str, run_job: Callable[[str], Awaitable[None]]) -> None:
+        # An entry that was on its way while `stop` was called: its row waits for the next start.
+        if self._pgq.shutdown.is_set():
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_hand.add(task)
+        try:
+            await run_job(job_id)
+        except Exception as error:
+            logger.exception("Job %s is handed out again in %g s", job_id, self._retry_seconds)
+            raise RetryRequested(timedelta(seconds=self._retry_seconds)) from error
+        finally:
+            self._in_hand.discard(task)
+            await self._trim_log()

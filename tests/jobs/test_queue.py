@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from pgqueuer import PgQueuer
+from pgqueuer.adapters.inmemory import InMemoryDriver, InMemoryQueries
+
+from enlarger.jobs.queue import SLOTS, Queue
+
+pytestmark = pytest.mark.anyio
+
+WAIT_SECONDS = 20
+
+
+@asynccontextmanager
+async def running(
+    queue: Queue, run_job: Callable[[str], Awaitable[None]]
+) -> AsyncGenerator[asyncio.Task[None]]:
+    task = asyncio.create_task(queue.run(run_job))
+    try:
+        yield task
+    finally:
+        await queue.stop(0)
+        await asyncio.wait_for(task, WAIT_SECONDS)
+
+
+async def test_ids_are_handed_out_in_order(queue: Queue) -> None:
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    for n in range(10):
+        await queue.enqueue(f"{n}")
+    async with running(queue, seen.put):
+        await queue.enqueue("late")
+        got = [await asyncio.wait_for(seen.get(), WAIT_SECONDS) for _ in range(11)]
+    assert got == [*(f"{n}" for n in range(10)), "late"]
+
+
+async def test_id_that_waits_or_runs_is_not_queued_twice(queue: Queue) -> None:
+    runs: list[str] = []
+    started, gate, other = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run_job(job_id: str) -> None:
+        if job_id == "other":
+            other.set()
+            return
+        runs.append(job_id)
+        started.set()
+        await gate.wait()
+
+    for _ in range(10):
+        await queue.enqueue("same")
+    async with running(queue, run_job):
+        await asyncio.wait_for(started.wait(), WAIT_SECONDS)
+        for job_id in ("same", "other"):
+            await queue.enqueue(job_id)
+        await asyncio.wait_for(other.wait(), WAIT_SECONDS)
+        gate.set()
+    assert runs == ["same"]
+
+
+async def test_no_more_than_the_slots_are_in_hand(queue: Queue) -> None:
+    busy = most = 0
+    full, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    left = 3 * SLOTS
+
+    async def run_job(_job_id: str) -> None:
+        nonlocal busy, most, left
+        busy += 1
+        most = max(most, busy)
+        if busy == SLOTS:
+            full.set()
+        await gate.wait()
+        busy -= 1
+        left -= 1
+        if not left:
+            done.set()
+
+    for n in range(left):
+        await queue.enqueue(f"{n}")
+    async with running(queue, run_job):
+        await asyncio.wait_for(full.wait(), WAIT_SECONDS)
+        gate.set()
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+    assert most == SLOTS
+
+
+async def test_id_is_handed_out_again_after_an_exception(queue: Queue) -> None:
+    tries = 0
+    done = asyncio.Event()
+
+    async def run_job(_job_id: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError("disk full")
+        done.set()
+
+    await queue.enqueue("x")
+    async with running(queue, run_job):
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+    assert tries == 3
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_stop_waits_for_jobs_in_hand_and_then_cancels_them(queue: Queue, ends: bool) -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+    outcomes: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        started.set()
+        try:
+            await gate.wait()
+            outcomes.append(f"{job_id} ended")
+        except asyncio.CancelledError:
+            outcomes.append(f"{job_id} cancelled")
+            raise
+
+    await queue.enqueue("first")
+    task = asyncio.create_task(queue.run(run_job))
+    await asyncio.wait_for(started.wait(), WAIT_SECONDS)
+    stopping = asyncio.create_task(queue.stop(WAIT_SECONDS if ends else 0))
+    if ends:
+        gate.set()
+    await asyncio.wait_for(stopping, WAIT_SECONDS)
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    await queue.enqueue("second")
+    assert outcomes == ["first ended" if ends else "first cancelled"]
+
+
+async def test_memory_does_not_grow_with_the_jobs_done() -> None:
+    queries = InMemoryQueries(InMemoryDriver())
+    queue = Queue(
+        PgQueuer(queries.driver, queries=queries), queries, queries.clear_queue_log, retry_seconds=0.01
+    )
+    done = asyncio.Event()
+
+    async def run_job(job_id: str) -> None:
+        if job_id == "last":
+            done.set()
+
+    for job_id in (*(f"{n}" for n in range(50)), "last"):
+        await queue.enqueue(job_id)
+    async with running(queue, run_job):
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+    assert len(await queries.queue_log()) <= 3 * SLOTS
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_no_id_is_started_once_stop_was_called_at_whatever_turn_of_the_loop(
+    queue: Queue, turns: int
+) -> None:
+    started: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        started.append(job_id)
+        await asyncio.Event().wait()
+
+    for n in range(SLOTS):
+        await queue.enqueue(f"{n}")
+    task = asyncio.create_task(queue.run(run_job))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    before = len(started)
+    await queue.stop(0)
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert len(started) == before

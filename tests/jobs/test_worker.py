@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enlarger.errors import FeatureUnavailable, InvalidPicture
+from enlarger.jobs.blobs import LocalBlobs
+from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Output, State
+from enlarger.jobs.queue import Queue
+from enlarger.jobs.store import Store
+from enlarger.jobs.worker import Worker
+from enlarger.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+WAIT_SECONDS = 20
+InlineJob = Callable[..., Any]
+
+
+async def ended(store: Store, job_id: str) -> Job:
+    """The job as soon as it is in a terminal state."""
+    return await reached(store, job_id, *(state for state in State if state.is_terminal))
+
+
+async def reached(store: Store, job_id: str, *states: State) -> Job:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            job = await store.get(job_id)
+            if job and job.state in states:
+                return job
+            await asyncio.sleep(0.01)
+
+
+def stored_files(settings: Settings) -> list[str]:
+    root = settings.data_dir / "blobs"
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+async def test_job_completes_with_its_result_described(
+    worker: Worker, store: Store, blobs: LocalBlobs, inline_job: InlineJob
+) -> None:
+    job = await inline_job(b"cat")
+    await worker.run_job(job.id)
+    done = await store.get(job.id)
+    assert done
+    data = b"upscaled cat"
+    [output] = done.outputs
+    assert output == Output(
+        blob_key=f"outputs/{job.id}/1/1.png",
+        media_type="image/png",
+        width=4,
+        height=2,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    async with blobs.local(output.blob_key) as path:
+        assert path.read_bytes() == data
+    assert (done.state, done.compute_starts, done.compute_ms) == (State.COMPLETED, 1, 12)
+    assert done.report == {"timings_ms": {"network": 12.4}}
+
+
+@pytest.mark.parametrize(("name", "extension"), [("jpeg", "jpg"), ("webp", "webp"), ("png", "png")])
+async def test_result_is_stored_under_the_extension_of_its_format(
+    worker: Worker, store: Store, inline_job: InlineJob, name: str, extension: str
+) -> None:
+    job = await inline_job(options={"output_format": name})
+    await worker.run_job(job.id)
+    done = await ended(store, job.id)
+    assert done.outputs[0].blob_key == f"outputs/{job.id}/1/1.{extension}"
+
+
+async def test_picture_of_a_url_is_fetched_and_kept(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    pictures: Any,
+    new_job: Callable[..., Job],
+) -> None:
+    pictures.answer("/cat.png", b"fetched")
+    allowing = settings.model_copy(
+        update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
+    )
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    job = new_job(source_url=pictures.url("/cat.png"))
+    await store.add(job)
+    await worker.run_job(job.id)
+    done = await ended(store, job.id)
+    assert (done.state, done.source_blob) == (State.COMPLETED, f"inputs/{job.id}")
+    assert device.pictures == [b"fetched"]
+
+
+async def test_url_that_leads_inside_fails_the_job_without_a_compute_start(
+    worker: Worker, store: Store, device: Any, new_job: Callable[..., Job]
+) -> None:
+    job = new_job(source_url="http://127.0.0.1/")
+    await store.add(job)
+    await worker.run_job(job.id)
+    failed = await ended(store, job.id)
+    assert (failed.state, failed.error_code) == (State.FAILED, "address_refused")
+    assert "ENLARGER_ALLOW_PRIVATE_NETWORKS" in failed.error_message
+    assert (failed.compute_starts, device.pictures) == (0, [])
+
+
+@pytest.mark.parametrize("error", [InvalidPicture("not a picture"), FeatureUnavailable("no faces yet")])
+async def test_error_of_the_engine_becomes_code_and_message(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob, error: Any
+) -> None:
+    device.raises = error
+    job = await inline_job()
+    await worker.run_job(job.id)
+    failed = await ended(store, job.id)
+    assert (failed.state, failed.error_code, failed.error_message) == (
+        State.FAILED,
+        error.code,
+        error.message,
+    )
+
+
+async def test_bug_fails_the_job_with_a_plain_sentence_and_a_logged_traceback(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    device.raises = ZeroDivisionError("secret detail")
+    job = await inline_job()
+    await worker.run_job(job.id)
+    failed = await ended(store, job.id)
+    assert failed.error_code == "internal_error"
+    assert "secret detail" not in failed.error_message
+    assert "ZeroDivisionError: secret detail" in caplog.text
+
+
+async def test_lost_input_fails_the_job(
+    worker: Worker, store: Store, blobs: LocalBlobs, inline_job: InlineJob
+) -> None:
+    job = await inline_job()
+    await blobs.delete(f"inputs/{job.id}")
+    await worker.run_job(job.id)
+    assert (await ended(store, job.id)).error_code == "not_found"
+
+
+async def test_computation_over_its_time_fails_and_lets_the_device_go(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    inline_job: InlineJob,
+) -> None:
+    hasty = settings.model_copy(update={"max_job_seconds": 0.05})
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=hasty, clock=clock)
+    device.gate.clear()
+    job = await inline_job()
+    await worker.run_job(job.id)
+    failed = await ended(store, job.id)
+    assert (failed.error_code, device.busy) == ("timed_out", 0)
+    assert "max_job_seconds (0.05 s)" in failed.error_message
+    device.gate.set()
+    second = await inline_job()
+    await worker.run_job(second.id)
+    assert (await ended(store, second.id)).state is State.COMPLETED
+
+
+async def test_crashed_device_costs_one_more_attempt(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    device.crashes = 1
+    job = await inline_job()
+    await worker.run_job(job.id)
+    done = await ended(store, job.id)
+    assert (done.state, done.epoch, done.compute_starts) == (State.COMPLETED, 2, 2)
+    assert done.outputs[0].blob_key == f"outputs/{job.id}/2/1.png"
+
+
+async def test_job_that_crashes_every_time_fails_after_five_starts_and_spares_the_others(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    device.crashes = MAX_COMPUTE_STARTS
+    job, innocent = await inline_job(), await inline_job()
+    await worker.run_job(job.id)
+    failed = await ended(store, job.id)
+    assert (failed.state, failed.error_code) == (State.FAILED, "device_crashed")
+    assert failed.compute_starts == len(device.pictures) == 5
+    await worker.run_job(innocent.id)
+    assert (await ended(store, innocent.id)).state is State.COMPLETED
+
+
+async def test_job_that_killed_the_server_every_time_is_not_started_again(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    job = await inline_job(state=State.PROCESSING, epoch=5, compute_starts=5)
+    await worker.run_job(job.id)
+    assert (await ended(store, job.id)).error_code == "device_crashed"
+    assert device.pictures == []
+
+
+async def test_ended_and_unknown_jobs_are_dropped(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    job = await inline_job(state=State.FAILED)
+    await worker.run_job(job.id)
+    await worker.run_job("f" * 32)
+    assert await store.get(job.id) == job
+    assert device.pictures == []
+
+
+async def test_ten_runs_of_one_job_at_once_give_one_result(
+    worker: Worker, store: Store, device: Any, settings: Settings, inline_job: InlineJob
+) -> None:
+    job = await inline_job()
+    await asyncio.gather(*(worker.run_job(job.id) for _ in range(10)))
+    done = await ended(store, job.id)
+    assert stored_files(settings) == [f"inputs/{job.id}", done.outputs[0].blob_key]
+    assert done.epoch == 10
+    assert device.most_busy == 1
+
+
+async def test_overtaken_claim_cannot_finish_and_leaves_no_file(
+    worker: Worker, store: Store, device: Any, settings: Settings, inline_job: InlineJob
+) -> None:
+    device.gate.clear()
+    job = await inline_job()
+    running = asyncio.create_task(worker.run_job(job.id))
+    await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
+    newer = await store.claim(job.id, 5.0)
+    device.gate.set()
+    await running
+    assert await store.get(job.id) == newer
+    assert stored_files(settings) == [f"inputs/{job.id}"]
+
+
+async def test_claim_overtaken_in_the_line_for_the_device_is_not_computed(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    device.gate.clear()
+    first, second = await inline_job(b"first"), await inline_job(b"second")
+    running = [asyncio.create_task(worker.run_job(first.id))]
+    await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
+    running.append(asyncio.create_task(worker.run_job(second.id)))
+    await reached(store, second.id, State.PROCESSING)
+    newer = await store.claim(second.id, 5.0)
+    device.gate.set()
+    await asyncio.gather(*running)
+    assert device.pictures == [b"first"]
+    assert await store.get(second.id) == newer
+
+
+async def test_every_unfinished_job_is_taken_up_at_the_start(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    jobs = [
+        *[await inline_job(b"new") for _ in range(3)],
+        *[
+            await inline_job(b"cut short", state=State.PROCESSING, epoch=1, compute_starts=1)
+            for _ in range(3)
+        ],
+    ]
+    device.seconds = 0.02
+    task = asyncio.create_task(worker.run())
+    states = [(await ended(store, job.id)).state for job in jobs]
+    await worker.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert states == [State.COMPLETED] * 6
+    assert (len(device.pictures), device.most_busy) == (6, 1)
+
+
+async def test_same_id_queued_ten_times_is_computed_once(
+    worker: Worker, store: Store, queue: Queue, device: Any, inline_job: InlineJob
+) -> None:
+    job = await inline_job()
+    task = asyncio.create_task(worker.run())
+    for _ in range(10):
+        await queue.enqueue(job.id)
+    done = await ended(store, job.id)
+    await worker.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert (done.state, done.compute_starts, len(device.pictures)) == (State.COMPLETED, 1, 1)
+
+
+async def test_stopped_worker_leaves_its_job_for_the_next_start(
+    store: Store,
+    blobs: LocalBlobs,
+    worker: Worker,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    inline_job: InlineJob,
+) -> None:
+    device.gate.clear()
+    job = await inline_job()
+    task = asyncio.create_task(worker.run())
+    await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
+    await worker.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    left = await store.get(job.id)
+    assert left
+    assert (left.state, device.busy) == (State.PROCESSING, 0)
+
+    device.gate.set()
+    queue = Queue.in_memory()
+    successor = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    task = asyncio.create_task(successor.run())
+    done = await ended(store, job.id)
+    await successor.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert done == replace(
+        left,
+        state=State.COMPLETED,
+        epoch=2,
+        compute_starts=2,
+        outputs=done.outputs,
+        compute_ms=12,
+        finished_at=clock.now,
+        report=done.report,
+    )
+
+
+async def test_slow_picture_server_does_not_hold_the_device(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    pictures: Any,
+    new_job: Callable[..., Job],
+    inline_job: InlineJob,
+) -> None:
+    pictures.routes["/"] = lambda _: pictures.closing.wait() and None
+    allowing = settings.model_copy(
+        update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
+    )
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    stuck = new_job(source_url=pictures.url("/"), created_at=1.0)
+    await store.add(stuck)
+    quick = await inline_job()
+    task = asyncio.create_task(worker.run())
+    assert (await ended(store, quick.id)).state is State.COMPLETED
+    waiting = await store.get(stuck.id)
+    await worker.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert waiting
+    assert waiting.state is State.PROCESSING
+
+
+async def test_scratch_is_empty_after_every_ending(
+    worker: Worker, device: Any, settings: Settings, inline_job: InlineJob
+) -> None:
+    for error in (None, InvalidPicture("bad"), RuntimeError("bug")):
+        device.raises = error
+        await worker.run_job((await inline_job()).id)
+    scratch: Path = settings.data_dir / "blobs" / ".scratch"
+    assert scratch.is_dir()
+    assert list(scratch.iterdir()) == []

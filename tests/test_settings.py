@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from enlarger.errors import InvalidOption
+from enlarger.settings import PREFIX, Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+def test_server_listens_to_this_machine_only_unless_told_otherwise() -> None:
+    settings = read_settings()
+    assert (settings.host, settings.port, settings.allow_private_networks) == ("127.0.0.1", 8000, ())
+
+
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_ALLOW_PRIVATE_NETWORKS", "127.0.0.0/8, fd00::/8 ,10.1.2.3")
+    monkeypatch.setenv("ENLARGER_ALLOW_PORTS", "8080,9000")
+    settings = read_settings()
+    assert settings.allow_ports == (8080, 9000)
+    assert settings.allow_private_networks == tuple(
+        map(ip_network, ("127.0.0.0/8", "fd00::/8", "10.1.2.3/32"))
+    )
+
+
+def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_PORT", "9999")
+    assert read_settings().port == 9999
+    assert read_settings(port=1234).port == 1234
+
+
+def test_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_PORT", "")
+    assert read_settings().port == 8000
+
+
+def test_home_folder_and_trailing_slash_are_resolved() -> None:
+    settings = read_settings(data_dir="~/pictures", public_base_url="https://up.example.org/")
+    assert settings.data_dir == Path.home() / "pictures"
+    assert settings.public_base_url == "https://up.example.org"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("port", "65536"), ("port", "http"), ("max_input_bytes", "0"), ("max_job_seconds", "-1")),
+        *(("allow_ports", "0"), ("allow_ports", "http"), ("allow_private_networks", "10.0.0.1/8")),
+        *(("public_base_url", "up.example.org"), ("retention_days", "0")),
+    ],
+)
+def test_bad_value_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"ENLARGER_{name.upper()}", value)
+    with pytest.raises(InvalidOption, match=f"ENLARGER_{name.upper()}={value}: ") as caught:
+        read_settings()
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert description.endswith(".")
