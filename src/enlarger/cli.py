@@ -93,7 +93,7 @@ def upscale(
         result = Engine(device=device, threads=threads).upscale(data, options, progress=progress)
     _save(result, target)
     if json_report:
-        print(json.dumps({"output": str(target), **result.report}))
+        print(json.dumps({"file": str(target), **result.report}))
     else:
         print(f"{target}  {result.size.width}×{result.size.height}  {_told(result.report)}")
 

@@ -19,6 +19,7 @@ from rich.progress import (
 @contextmanager
 def progress_bar(*, quiet: bool) -> Generator[Callable[[int, int], None]]:
     """A bar on stderr with elapsed and remaining time; gives the function to call with (done, total) pixels."""
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("upscaling"),
         BarColumn(),
@@ -26,9 +27,9 @@ def progress_bar(*, quiet: bool) -> Generator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=quiet,
+        disable=quiet or not console.is_terminal,
     )
     with bar:
         task = bar.add_task("upscaling", total=None)

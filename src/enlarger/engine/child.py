@@ -106,7 +106,11 @@ class DeviceChild:
                 self._kill()
                 raise DeviceCrashed("the process that computes ended before it took the work") from error
             except asyncio.CancelledError:
-                await asyncio.shield(self._stop_work(pipe))
+                stopping = asyncio.ensure_future(self._stop_work(pipe))
+                while not stopping.done():
+                    # Whoever cancels twice still waits: the next turn must not meet the end of this one.
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.shield(stopping)
                 raise
 
     async def close(self) -> None:
@@ -121,8 +125,9 @@ class DeviceChild:
             if isinstance(message, Failure):
                 raise error_from(message.code, message.message)
             if message is None:
-                exit_code = self._process.exitcode if self._process else None
-                self._kill()
+                process = self._process
+                self._kill()  # and wait for it, so that there is an exit code
+                exit_code = process.exitcode if process else "none: it was closed"
                 raise DeviceCrashed(f"the process that computes ended unexpectedly (exit code {exit_code})")
             on_progress(message)
 
@@ -215,6 +220,8 @@ def _done(engine: Engine, request: Request, pipe: Connection) -> Finished | Fail
         return Failure(error.code, error.message)
     except MemoryError:
         return Failure("out_of_memory", "the machine has too little free memory for this picture")
+    except OSError as error:  # a full disk, say: no reason to die and try again
+        return Failure("internal_error", f"a file could not be read or written: {error}")
     return Finished(
         media_type=FORMATS[result.format].media_type,
         width=result.size.width,

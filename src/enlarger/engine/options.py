@@ -104,6 +104,8 @@ def _checked_number(spec: Field[Any], value: Any) -> float | int:
 
 
 def _shown(value: Any) -> str:
-    # Python refuses to print integers of more than 4,300 digits.
-    text = "a very large number" if isinstance(value, int) and abs(value) > 10**30 else repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or a list in a list in a …
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -26,15 +26,11 @@ def read_ncnn(param: str, data: bytes, shapes: Mapping[str, tuple[int, ...]]) ->
     Raises WeightsCorrupt when the layers are not those of the network, or the data is cut or too long.
     """
     reader = _NcnnData(data)
-    tensors: list[Array] = []
-    for kind, fields in _ncnn_layers(param):
-        if kind == "Convolution":
-            outputs, kernel, count = fields[0], fields[1], fields[6]
-            inputs = count // (outputs * kernel * kernel)
-            tensors.append(reader.tagged(count).reshape(outputs, inputs, kernel, kernel))
-            tensors.append(reader.floats(outputs))
-        elif kind == "PReLU":
-            tensors.append(reader.floats(fields[0]))
+    layers = _ncnn_layers(param)
+    try:
+        tensors = [tensor for kind, fields in layers for tensor in _ncnn_tensors(reader, kind, fields)]
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise WeightsCorrupt(f"the ncnn layer list cannot be read: {error!r}") from error
     reader.expect_end()
     return _named(tensors, shapes)
 
@@ -65,6 +61,15 @@ def _ncnn_layer(words: list[str]) -> tuple[str, dict[int, int]]:
     blobs = int(words[2]) + int(words[3])
     pairs = (word.split("=", 1) for word in words[4 + blobs :])
     return words[0], {int(key): int(value) for key, value in pairs if value.lstrip("-").isdigit()}
+
+
+def _ncnn_tensors(reader: _NcnnData, kind: str, fields: dict[int, int]) -> list[Array]:
+    if kind == "Convolution":
+        outputs, kernel, count = fields[0], fields[1], fields[6]
+        inputs = count // (outputs * kernel * kernel)
+        weight = reader.tagged(count).reshape(outputs, inputs, kernel, kernel)
+        return [weight, reader.floats(outputs)]
+    return [reader.floats(fields[0])] if kind == "PReLU" else []
 
 
 def _named(tensors: list[Array], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyvips
 
 from enlarger.engine.geometry import Size
 from enlarger.engine.pictures.picture import Picture, Pixels
-from enlarger.errors import InvalidPicture, PictureTooLarge, UnsupportedFormat
+from enlarger.errors import EnlargerError, InvalidPicture, PictureTooLarge, UnsupportedFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ FORMATS: dict[str, Format] = {
             media_type="image/jpeg",
             extension="jpg",
             suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
-            longest=65_535,
+            longest=65_500,  # the format could hold 65,535; libjpeg stops here
             holds_alpha=False,
         ),
         Format(
@@ -63,6 +64,9 @@ VipsImage = Any  # pyvips types its metadata as a union of everything
 
 # interpretation as libvips names it → (colour channels, bits a sample)
 _MODES = {"srgb": (3, 8), "b-w": (1, 8), "rgb": (3, 8)}
+
+# (bytes a sample, colour channels) → interpretation
+_KINDS = {(1, 1): "b-w", (1, 3): "srgb", (2, 1): "grey16", (2, 3): "rgb16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +125,15 @@ def decode(data: bytes) -> Picture:
 def encode(pixels: Pixels, target: Path, *, format: str, quality: int, icc: bytes = b"") -> None:
     """Write (h, w, 1..4) uint8 or uint16 to the file `target`. A format without alpha gets it on white.
 
-    Raises PictureTooLarge when the format cannot hold the size.
+    Raises PictureTooLarge when the format cannot hold the size, EnlargerError when the file cannot be written.
     """
     height, width, channels = pixels.shape
     check_fits(Size(width, height), format)
-    image: VipsImage = pyvips.Image.new_from_array(pixels)
-    if channels in (2, 4) and not FORMATS[format].holds_alpha:
-        image = image.flatten(background=[255] * (channels - 1))
+    colours = 1 if channels <= 2 else 3
+    # libvips would take 16-bit samples for 8-bit ones that overflow, unless told.
+    image: VipsImage = pyvips.Image.new_from_array(pixels, interpretation=_KINDS[pixels.itemsize, colours])
+    if channels > colours and not FORMATS[format].holds_alpha:
+        image = image.flatten(background=[int(np.iinfo(pixels.dtype).max)] * colours)
     if icc:
         image = image.copy()
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
@@ -137,7 +143,10 @@ def encode(pixels: Pixels, target: Path, *, format: str, quality: int, icc: byte
         "jpeg": lambda path: image.jpegsave(path, Q=quality, subsample_mode="auto"),
         "webp": lambda path: image.webpsave(path, Q=quality),
     }
-    _wrapped(lambda: savers[format](str(target)))
+    try:
+        savers[format](str(target))
+    except pyvips.Error as error:
+        raise EnlargerError(f"the result could not be written to {target}: {_reason(error)}") from error
 
 
 def check_fits(size: Size, format: str) -> None:
@@ -188,5 +197,8 @@ def _wrapped(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except pyvips.Error as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InvalidPicture(f"the picture file is damaged or incomplete: {reason}") from error
+        raise InvalidPicture(f"the picture file is damaged or incomplete: {_reason(error)}") from error
+
+
+def _reason(error: pyvips.Error) -> str:
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,7 +1,8 @@
 """The reference runtime: every operation in a few readable lines of NumPy. Slow; for tests and for reading.
 
-In bf16 it rounds weights and every result to bfloat16 and accumulates in f32, as CPUs with AMX do, so that
-claims about bf16 can be checked on any machine.
+In bf16 it rounds weights and every result to bfloat16, as CPUs with AMX do, so that claims about bf16 can be
+checked on any machine. Sums are taken in f64: in f32 the last bit would depend on where in an array BLAS put a
+pixel, and rounding to bf16 would make two grey levels of it.
 """
 
 from __future__ import annotations
@@ -43,21 +44,25 @@ class _ArrayOps:
             name: self.stored(tensor) if name.endswith(".weight") else tensor
             for name, tensor in weights.items()
         }
+        self._kernels = {  # (3, 3, out, in)
+            name: np.ascontiguousarray(tensor.transpose(2, 3, 0, 1), np.float64)
+            for name, tensor in self._weights.items()
+            if tensor.ndim == 4
+        }
 
     def stored(self, x: Array) -> Array:
         """`x` as the precision keeps it between operations."""
         return round_to_bf16(x) if self._rounds else x
 
     def conv(self, x: Array, name: str) -> Array:
-        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        kernel, bias = self._kernels[f"{name}.weight"], self._weights[f"{name}.bias"]
         n, c, h, w = x.shape
-        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        out = np.broadcast_to(bias[:, None], (n, len(bias), h * w)).copy()
+        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        out = np.broadcast_to(bias.astype(np.float64)[:, None], (n, len(bias), h * w)).copy()
         for ky in range(3):
             for kx in range(3):
-                shifted = padded[:, :, ky : ky + h, kx : kx + w].reshape(n, c, h * w)
-                out += weight[:, :, ky, kx] @ shifted
-        return self.stored(out.reshape(n, -1, h, w))
+                out += kernel[ky, kx] @ padded[:, :, ky : ky + h, kx : kx + w].reshape(n, c, h * w)
+        return self.stored(out.astype(np.float32).reshape(n, -1, h, w))
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         return self.stored(np.where(x >= 0, x, x * np.float32(slope)))
