@@ -40,7 +40,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 MAX_COMPUTE_STARTS = 5
 """After this many starts without an end a job is taken for the cause of the crashes and fails."""
 
-EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/avif": "avif",
+    "image/tiff": "tif",
+}
 """Extension of a result's blob key, and so of its URL, by media type."""
 
 

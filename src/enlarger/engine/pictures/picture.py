@@ -40,7 +40,15 @@ class Picture:
     """Bits a sample: 8 or 16, as the file says; never guessed from the values."""
     rows: Rows
     icc: bytes = b""
-    """The embedded colour profile, empty if there is none."""
+    """The embedded colour profile, empty if there is none. It fits the colours: gray or RGB."""
+    exif: bytes = b""
+    """The EXIF block as the file holds it, without the "Exif" marker; empty if there is none."""
+    xmp: bytes = b""
+    """The XMP packet as the file holds it, empty if there is none."""
+    format: str = ""
+    """Name of the file format it was read from, empty for an array."""
+    notes: tuple[str, ...] = ()
+    """What decoding changed, one sentence each, for the report."""
 
     @property
     def channels(self) -> int:

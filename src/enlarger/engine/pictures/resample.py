@@ -9,14 +9,17 @@ Each pass is a product with a banded matrix, taken in dense blocks so that BLAS 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from enlarger.engine.geometry import Size
 from enlarger.engine.pictures.picture import Canvas, Rows
+
+Floats = npt.NDArray[np.float32]
+Samples = npt.NDArray[Any]
 
 LOBES = 3
 BLOCK = 32  # outputs a dense block: 16 and 64 are 10–30 % slower at ×0.5 and ×2.5
@@ -34,18 +37,33 @@ class Block(NamedTuple):
 
 
 def resample(rows: Rows, size: Size, canvas: Canvas) -> None:
-    """Fill `canvas` with the picture of `size` that `rows` gives; both have the same channels and depth."""
-    across = list(blocks(size.width, canvas.size.width, BLOCK))
-    shrink = max(1.0, size.height / canvas.size.height)
-    for down in blocks(size.height, canvas.size.height, max(8, int(BAND_ROWS / shrink))):
-        band = rows(down.first, down.last).astype(np.float32)
-        band *= np.float32(1 / canvas.top_value)
+    """Fill `canvas` with the picture of `size` that `rows` gives; both have the same channels, not always depth."""
+    for top, band in resampled(rows, size, canvas.size):
+        canvas.write(top, 0, band)
+
+
+def resampled(rows: Callable[[int, int], Samples], size: Size, output: Size) -> Iterator[tuple[int, Floats]]:
+    """Bands of the resized picture from top to bottom: (first row, (rows, width, channels) float32).
+
+    Integers become [0, 1] by their depth; floats stay what they are.
+    """
+    across = list(blocks(size.width, output.width, BLOCK))
+    shrink = max(1.0, size.height / output.height)
+    for down in blocks(size.height, output.height, max(8, int(BAND_ROWS / shrink))):
+        band = unit_floats(rows(down.first, down.last))
         # (c, rows, width): each plane's rows are contiguous for the products.
         planes = np.ascontiguousarray(band.transpose(2, 0, 1))
-        wide = np.empty((*planes.shape[:2], canvas.size.width), np.float32)
+        wide = np.empty((*planes.shape[:2], output.width), np.float32)
         for block in across:
             wide[:, :, block.start : block.stop] = planes[:, :, block.first : block.last] @ block.matrix
-        canvas.write(down.start, 0, (down.matrix.T @ wide).transpose(1, 2, 0))
+        yield down.start, (down.matrix.T @ wide).transpose(1, 2, 0)
+
+
+def unit_floats(samples: Samples) -> Floats:
+    """Integers → [0, 1] by their depth; floats unchanged."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    return samples.astype(np.float32) * np.float32(1 / np.iinfo(samples.dtype.name).max)
 
 
 def blocks(inputs: int, outputs: int, length: int) -> Iterator[Block]:

@@ -1,0 +1,96 @@
+"""libvips at its seam: opened once, closed to what is not fuzzed, its errors turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from enlarger.engine.pictures.picture import Pixels
+from enlarger.errors import InvalidPicture
+
+VipsImage = Any  # pyvips makes its methods at run time and types metadata as a union of everything
+
+_LOADERS: dict[str, Callable[..., VipsImage]] = {
+    "png": pyvips.Image.pngload_buffer,
+    "jpeg": pyvips.Image.jpegload_buffer,
+    "webp": pyvips.Image.webpload_buffer,
+    "tiff": pyvips.Image.tiffload_buffer,
+    "gif": pyvips.Image.gifload_buffer,
+    "avif": pyvips.Image.heifload_buffer,
+}
+# What makes a loader give up. TIFF: a tile that is cut off is only a warning to libvips, whatever is read then.
+_FAIL_ON = {"tiff": "warning"}
+_INTERPRETATIONS = {(1, 8): "b-w", (1, 16): "grey16", (3, 8): "srgb", (3, 16): "rgb16"}
+
+
+def opened(data: bytes, format: str, **options: int) -> VipsImage:
+    """The image in a file of a known format; only its header is read. Raises InvalidPicture."""
+    _prepare()
+    return wrapped(lambda: _LOADERS[format](data, fail_on=_FAIL_ON.get(format, "error"), **options))
+
+
+def from_pixels(pixels: Pixels) -> VipsImage:
+    """An image over (h, w, 1..4) uint8 or uint16, without a copy where the array is contiguous."""
+    _prepare()
+    pixels = np.ascontiguousarray(pixels)
+    height, width, channels = pixels.shape
+    depth = 8 * pixels.dtype.itemsize
+    image: VipsImage = pyvips.Image.new_from_memory(
+        pixels.data, width, height, channels, "uchar" if depth == 8 else "ushort"
+    )
+    # Left alone libvips takes 16-bit RGBA for 8-bit samples of something.
+    return image.copy(interpretation=_INTERPRETATIONS[1 if channels <= 2 else 3, depth])
+
+
+def to_pixels(image: VipsImage) -> Pixels:
+    """Compute the image: (h, w, channels). Raises InvalidPicture where its file is damaged."""
+    return wrapped(image.numpy).reshape(image.height, image.width, -1)
+
+
+def blob(image: VipsImage, name: str) -> bytes:
+    """Attached bytes by their name, empty where there are none."""
+    return bytes(image.get(name)) if image.get_typeof(name) else b""
+
+
+def with_blob(image: VipsImage, name: str, value: bytes) -> VipsImage:
+    """A copy of the image with bytes attached, or without them where they are empty."""
+    image = image.copy()
+    if value:
+        image.set_type(pyvips.GValue.blob_type, name, value)
+    elif image.get_typeof(name):
+        image.remove(name)
+    return image
+
+
+def with_timing(image: VipsImage, page_height: int, delays_ms: tuple[int, ...], loop: int) -> VipsImage:
+    """A copy of the image, made of frames one below the other, that is saved as an animation."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
+    image.set_type(pyvips.GValue.array_int_type, "delay", list(delays_ms))
+    image.set_type(pyvips.GValue.gint_type, "loop", loop)
+    return image
+
+
+def wrapped(call: Callable[[], Any]) -> Any:
+    """What `call` returns; the error of a damaged file becomes InvalidPicture."""
+    try:
+        return call()
+    except pyvips.Error as error:
+        raise InvalidPicture(f"the picture file is damaged or incomplete: {reason(error)}") from error
+
+
+def reason(error: pyvips.Error) -> str:
+    """The last line of what libvips says, where the cause stands."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
+@cache
+def _prepare() -> None:
+    """Settings of the whole process, made at first use."""
+    pyvips.block_untrusted_set(True)
+    # A cached operation keeps decoded pixels alive after their picture is gone.
+    pyvips.cache_set_max(0)
