@@ -42,9 +42,10 @@ class _EagerOps:
         return functional.pixel_unshuffle(x, factor)
 
 
-def reference_net(spec: ModelSpec):
-    """A function of (1, 3, h, w) tensors."""
-    ops = _EagerOps({name: torch.from_numpy(tensor) for name, tensor in load_weights(spec).tensors.items()})
+def reference_net(spec: ModelSpec, device: str = "cpu"):
+    """A function of (1, 3, h, w) tensors on the device."""
+    tensors = load_weights(spec).tensors
+    ops = _EagerOps({name: torch.from_numpy(tensor).to(device) for name, tensor in tensors.items()})
 
     def run(x: torch.Tensor) -> torch.Tensor:
         for stage in ARCHITECTURES[spec.net].stages:

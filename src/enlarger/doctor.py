@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from enlarger.engine import selftest
+from enlarger.engine import machine, selftest
 from enlarger.engine.networks.architectures import ARCHITECTURES
-from enlarger.engine.networks.catalogue import MODELS, ModelSpec
-from enlarger.engine.networks.weights import load_weights
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
+from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models, place
 from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision, open_runtime
+from enlarger.engine.sandbox import sandbox_state
 from enlarger.errors import EnlargerError
+
+DEVICES = ("cuda:0", "mps", "gpu", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +26,56 @@ class Finding:
     is_good: bool = True
 
 
-def findings() -> Iterator[Finding]:
-    """Hardware, runtimes, then each model: its weights and one computed tile."""
+def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[Finding]:
+    """Hardware and its limits, devices, runtimes, the sandbox, then each model: its weights and one tile."""
+    folder = weights_dir or default_weights_dir()
     yield Finding("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
-    yield Finding("cpu", f"{_cpu_name()}, {_usable_cores()} cores usable")
+    yield from _limits()
+    for name in DEVICES:
+        seen = machine.sight(name)
+        yield Finding(f"device {name}", seen.text if seen.is_usable else f"none: {seen.text}")
     try:
-        runtime = open_runtime("openvino")
+        chosen = machine.choose_device(device)
+        runtime = open_runtime(chosen.runtime, chosen.name)
         precision = choose_precision(runtime, "auto")
     except EnlargerError as error:
-        yield Finding("runtime", error.message, is_good=False)
+        yield Finding("chosen", error.message, is_good=False)
         return
-    yield Finding("runtime", f"openvino of {', '.join(RUNTIMES)}: the quickest on a CPU")
-    yield Finding("precision", f"{precision}: {_reason(runtime, precision)}")
-    for spec in MODELS.values():
-        yield _model(spec, runtime, precision)
+    yield Finding("chosen", f"{chosen.name}: {chosen.reason}")
+    yield Finding("runtimes", f"{chosen.runtime} of {', '.join(map(_versioned, RUNTIMES))}")
+    yield Finding("precision", f"{precision}: {_reason(runtime, precision, chosen.name)}")
+    yield Finding("sandbox", sandbox_state())
+    yield Finding("weights", str(folder))
+    for spec in models(folder).values():
+        yield _model(spec, runtime, precision, folder)
 
 
-def _model(spec: ModelSpec, runtime: Runtime, precision: str) -> Finding:
+def _limits() -> Iterator[Finding]:
+    cores = machine.usable_cores()
+    speed = machine.nominal_gflops("f32", cores=cores.value)
+    yield Finding("cpu", f"{machine.cpu_name()}, about {speed:.0f} Gflop/s in f32 by its kind")
+    yield Finding("cores", f"{cores.value} usable, by {cores.by}")
+    memory = machine.available_memory()
+    if memory is None:
+        yield Finding("memory", "this system does not tell how much is free")
+    else:
+        yield Finding("memory", f"{memory.value / 2**30:.1f} GiB free, by {memory.by}")
+
+
+def _model(spec: ModelSpec, runtime: Runtime, precision: str, weights_dir: Path) -> Finding:
+    # Only the default model must be there; others are pulled by those who want them.
+    if spec.name != DEFAULT_MODEL and not is_present(spec, weights_dir):
+        return Finding(spec.name, f"not on this machine; get it with: enlarger models pull {spec.name}")
     try:
-        loaded = load_weights(spec)
+        loaded = load_weights(spec, weights_dir)
         net = ARCHITECTURES[spec.net]
-        session = runtime.open_session(net, spec.hyper, loaded.tensors, precision=precision, threads=0)
-        off = selftest.deviation(spec, session)
+        session = runtime.open_session(
+            net, spec.hyper, loaded.tensors, precision=precision, threads=machine.default_threads()
+        )
+        if spec.name in selftest.EXPECTED and place(spec) == "package":
+            off = selftest.deviation(spec, session)
+        else:
+            off = selftest.deviation_from_numpy(session, net, spec.hyper, loaded.tensors)
     except EnlargerError as error:
         return Finding(spec.name, error.message, is_good=False)
     limit = selftest.TOLERANCE[precision]
@@ -52,23 +83,18 @@ def _model(spec: ModelSpec, runtime: Runtime, precision: str) -> Finding:
     return Finding(spec.name, told, is_good=off <= limit)
 
 
-def _reason(runtime: Runtime, precision: str) -> str:
+def _versioned(runtime: str) -> str:
+    try:
+        return f"{runtime} {version(RUNTIMES[runtime].package)}"
+    except PackageNotFoundError:
+        return f"{runtime} (not installed: {RUNTIMES[runtime].install})"
+
+
+def _reason(runtime: Runtime, precision: str, device: str) -> str:
+    if device != "cpu":
+        return f"what this device computes best of {', '.join(runtime.precisions())}"
     if precision == "bf16":
         return "this CPU has AMX, where bf16 is several times quicker"
     if "bf16" in runtime.precisions():
         return "this CPU has bf16 but no AMX, where f32 is quicker"
     return "this CPU has no bf16 arithmetic"
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown CPU"
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU"
-    )

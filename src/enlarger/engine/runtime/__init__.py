@@ -17,7 +17,7 @@ class Session(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it computes in: f32 or bf16."""
+        """What it computes in: f32, bf16 or f16."""
         ...
 
     def run(self, stage: str, x_nchw: Array) -> Array:
@@ -43,10 +43,14 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeRow:
-    """`module` holds the class `cls`, which needs `package`; `install` is how to get that."""
+    """`module` holds the class `cls`, made with the name of a device whose kind is one of `kinds`.
+
+    It needs `package`; `install` is how to get that.
+    """
 
     module: str
     cls: str
+    kinds: tuple[str, ...]
     package: str
     install: str
 
@@ -55,23 +59,42 @@ RUNTIMES: Mapping[str, RuntimeRow] = {
     "openvino": RuntimeRow(
         module="enlarger.engine.runtime.openvino",
         cls="OpenVino",
+        kinds=("cpu", "gpu"),
         package="openvino",
         install="pip install openvino",
     ),
+    "torch": RuntimeRow(
+        module="enlarger.engine.runtime.torch",
+        cls="Torch",
+        kinds=("cpu", "cuda", "mps"),
+        package="torch",
+        install="pip install 'enlarger[torch]'",
+    ),
     "numpy": RuntimeRow(
-        module="enlarger.engine.runtime.numpy", cls="NumPy", package="numpy", install="pip install numpy"
+        module="enlarger.engine.runtime.numpy",
+        cls="NumPy",
+        kinds=("cpu",),
+        package="numpy",
+        install="pip install numpy",
     ),
 }
 
 
-def open_runtime(name: str) -> Runtime:
-    """The runtime of that name. Raises RuntimeUnavailable with the install hint."""
+def open_runtime(name: str, device: str = "cpu") -> Runtime:
+    """The runtime of that name on a device: cpu, cuda:N, mps, gpu or gpu:N (see `machine.choose_device`).
+
+    Raises RuntimeUnavailable, with the install hint where a package is missing.
+    """
     row = RUNTIMES.get(name)
     if row is None:
         raise RuntimeUnavailable(f"there is no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    if device.partition(":")[0] not in row.kinds:
+        raise RuntimeUnavailable(
+            f"the runtime {name} computes on {' or '.join(row.kinds)}, not on {device!r}"
+        )
     if find_spec(row.package) is None:
         raise RuntimeUnavailable(f"the runtime {name} needs a package that is missing: {row.install}")
-    runtime: Runtime = getattr(import_module(row.module), row.cls)()
+    runtime: Runtime = getattr(import_module(row.module), row.cls)(device)
     return runtime
 
 

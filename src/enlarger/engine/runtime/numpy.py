@@ -16,6 +16,9 @@ from enlarger.engine.runtime import Session
 
 
 class NumPy:
+    def __init__(self, device: str = "cpu") -> None:
+        del device  # there is one kind
+
     def precisions(self) -> tuple[str, ...]:
         return ("f32", "bf16")
 

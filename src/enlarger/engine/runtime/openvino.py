@@ -1,4 +1,4 @@
-"""OpenVINO: the runtime for CPUs. A stage is built as a graph, compiled, and run.
+"""OpenVINO: the runtime for CPUs and Intel GPUs. A stage is built as a graph, compiled, and run.
 
 Two kinds of compiled graph are kept for a stage. One takes any shape: a new shape costs it 0.1 s where a fresh
 compile costs 1.5 s (x4plus, 2 cores), so small pictures never wait for a compile longer than for their pixels.
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from enlarger.engine import machine, selftest
 from enlarger.engine.networks.ops import Array, Hyper, Net, Stage, Weights
 from enlarger.engine.runtime import Session
 from enlarger.errors import OutOfMemory, RuntimeUnavailable
@@ -31,31 +31,48 @@ KEPT_SHAPES = 3
 
 
 class OpenVino:
+    """`device` is cpu, gpu or gpu:N. Raises RuntimeUnavailable when that cannot be used."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device if device == "cpu" else machine.choose_device(device).name
+        self._plugin = self._device.upper().replace(":", ".")  # gpu:1 is GPU.1 to OpenVINO
+
     def precisions(self) -> tuple[str, ...]:
-        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = ov.Core().get_property(self._plugin, "OPTIMIZATION_CAPABILITIES")
+        if self._device != "cpu":
+            # f16 can overflow to NaN: only when asked for by name.
+            return ("f32", "f16") if "FP16" in able else ("f32",)
         if "BF16" not in able:
             return ("f32",)
         # Without AMX bf16 is slower than f32 (0.19 against 0.27 TFLOP/s with AVX-512 BF16).
-        return ("bf16", "f32") if _has_amx() else ("f32", "bf16")
+        return ("bf16", "f32") if "amx_bf16" in machine.cpu_flags() else ("f32", "bf16")
 
     def open_session(
         self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
     ) -> Session:
-        return _Session(net, hyper, weights, precision, threads)
+        """A device other than the CPU must pass the self-test first; RuntimeUnavailable tells the numbers."""
+        session = _Session(net, hyper, weights, self._plugin, precision, threads)
+        if self._device != "cpu":
+            selftest.verify(session, net, hyper, weights, device=self._device)
+        return session
 
 
 class _Session:
-    def __init__(self, net: Net, hyper: Hyper, weights: Weights, precision: str, threads: int) -> None:
+    def __init__(
+        self, net: Net, hyper: Hyper, weights: Weights, plugin: str, precision: str, threads: int
+    ) -> None:
         self.precision = precision
         self._stages = {stage.name: stage for stage in net.stages}
         self._hyper = hyper
+        self._plugin = plugin
         self._ops = _GraphOps(weights)
         self._core = ov.Core()
-        self._config = {
+        self._config: dict[str, str | int] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
-            **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         }
+        if plugin == "CPU" and threads:
+            self._config["INFERENCE_NUM_THREADS"] = threads
         self._any_shape: dict[str, ov.InferRequest] = {}
         self._fixed_shape: OrderedDict[tuple[str, int, int], ov.InferRequest] = OrderedDict()
 
@@ -85,7 +102,7 @@ class _Session:
         x = op.parameter(shape, np.float32)
         model = _model([stage.forward(self._ops, x, self._hyper)], [x])
         try:
-            return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+            return self._core.compile_model(model, self._plugin, self._config).create_infer_request()
         except RuntimeError as error:
             raise _translated(error) from error
 
@@ -140,16 +157,12 @@ def _shaped(name: str, tensor: Array) -> Array:
     return tensor.reshape(1, -1, 1, 1) if name.endswith(".bias") else tensor
 
 
-def _has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return False
+_MEMORY_WORDS = ("bad_alloc", "memory", "out_of_resources", "allocation")
 
 
 def _translated(error: BaseException) -> OutOfMemory | RuntimeUnavailable:
     """OpenVINO raises RuntimeError for everything; memory is told apart by its words."""
     words = str(error).lower()
-    if isinstance(error, MemoryError) or "bad_alloc" in words or "memory" in words:
-        return OutOfMemory("the machine has too little free memory for this tile")
+    if isinstance(error, MemoryError) or any(word in words for word in _MEMORY_WORDS):
+        return OutOfMemory("the device has too little free memory for this tile")
     return RuntimeUnavailable(f"OpenVINO failed: {error}")
