@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import typer
 
 from enlarger.api.problems import status_of
 from enlarger.cli import app
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS
-from enlarger.engine.options import Options
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, WeightsFile
+from enlarger.engine.options import Ask, Options, asks
 from enlarger.errors import error_classes, error_from
 from enlarger.jobs.job import Job
 from enlarger.jobs.view import vendor_code
@@ -61,16 +61,15 @@ def settings() -> str:
 
 
 def options() -> str:
-    def bounds(known: Any) -> str:
-        words = {"exclusiveMinimum": "over", "minimum": "low", "maximum": "high", "enum": "choices"}
-        return limits({word: known[name] for word, name in words.items()})
+    def bounds(ask: Ask) -> str:
+        words = {"exclusiveMinimum": ask.over, "minimum": ask.low, "maximum": ask.high}
+        return limits({**words, "enum": ask.choices})
 
     def shown(default: object) -> str:
         return code(str(default).lower() if isinstance(default, bool) else default)
 
     rows = (
-        (code(spec.name), shown(spec.default), bounds(spec.metadata), spec.metadata["doc"])
-        for spec in fields(Options)
+        (code(name), shown(getattr(Options(), name)), bounds(ask), ask.doc) for name, ask in asks().items()
     )
     return table(("option", "default", "range", "meaning"), rows)
 
@@ -90,6 +89,10 @@ def errors() -> str:
     return table(("code", "class", "meaning", "HTTP status", "`code` of the prediction"), rows)
 
 
+def megabytes(files: Iterable[WeightsFile], *, packaged: bool) -> str:
+    return next((f"{file.bytes / 1e6:.1f} MB" for file in files if bool(file.package) is packaged), "")
+
+
 def models() -> str:
     rows = (
         (
@@ -98,11 +101,20 @@ def models() -> str:
             f"{spec.net}, × {spec.scale}",
             f"{spec.mflops_per_pixel:g}",
             f"{spec.overlap_fast} / {spec.overlap_exact}",
-            f"{sum(file.bytes for file in spec.files) / 1e6:.1f} MB",
+            megabytes(spec.files, packaged=False),
+            megabytes(spec.files, packaged=True),
         )
         for name, spec in MODELS.items()
     )
-    head = ("model", "for", "network", "MFLOP a pixel", "overlap fast / exact, px", "weights")
+    head = (
+        "model",
+        "for",
+        "network",
+        "MFLOP a pixel",
+        "overlap fast / exact, px",
+        "official file",
+        "comes with the installation",
+    )
     return table(head, rows)
 
 

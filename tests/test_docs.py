@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from enlarger import cli
 from enlarger.api.app import create_app
 from enlarger.api.context import Context
 from enlarger.engine.networks.catalogue import MODELS
-from enlarger.engine.options import Options
+from enlarger.engine.options import Options, asks
 from enlarger.errors import error_classes
 from enlarger.settings import PREFIX, Settings
 
@@ -62,8 +61,8 @@ COMMANDS = dict(commands(typer.main.get_command(cli.app)))
     ("page", "names"),
     [
         ("http.md", routes()),
-        ("http.md", {spec.name for spec in fields(Options)}),
-        ("models.md", {spec.name for spec in fields(Options)}),
+        ("http.md", set(asks())),
+        ("models.md", set(asks())),
         ("models.md", set(MODELS)),
         ("settings.md", {PREFIX + name.upper() for name in Settings.model_fields}),
         ("errors.md", set(error_classes())),
@@ -86,9 +85,7 @@ def test_a_command_is_described_with_all_its_flags(command: str) -> None:
 
 def test_every_option_has_a_flag_with_the_same_default() -> None:
     flags = {parameter.name: parameter.default for parameter in parameters("upscale")}
-    assert {spec.name: flags.get(spec.name) for spec in fields(Options)} == {
-        spec.name: spec.default for spec in fields(Options)
-    }
+    assert {name: flags.get(name) for name in asks()} == {name: getattr(Options(), name) for name in asks()}
 
 
 def test_tables_made_from_the_code_are_current() -> None:

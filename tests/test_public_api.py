@@ -18,6 +18,7 @@ NAMES = {
     "Picture",
     "Plan",
     "Result",
+    "Watch",
     "EnlargerError",
     "InvalidOption",
     "InvalidPicture",

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from enlarger.engine.options import Options
     from enlarger.engine.pictures.picture import Picture
-    from enlarger.engine.pipeline import Engine, Limits, Plan, Result
+    from enlarger.engine.pipeline import Engine
+    from enlarger.engine.plan import Limits, Plan
+    from enlarger.engine.result import Result
+    from enlarger.engine.tiles import Watch
     from enlarger.errors import (
         Cancelled,
         EnlargerError,
@@ -29,9 +32,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "upscale": "enlarger.library",
     "Engine": "enlarger.engine.pipeline",
-    "Limits": "enlarger.engine.pipeline",
-    "Plan": "enlarger.engine.pipeline",
-    "Result": "enlarger.engine.pipeline",
+    "Limits": "enlarger.engine.plan",
+    "Plan": "enlarger.engine.plan",
+    "Result": "enlarger.engine.result",
+    "Watch": "enlarger.engine.tiles",
     "Options": "enlarger.engine.options",
     "Picture": "enlarger.engine.pictures.picture",
     "EnlargerError": "enlarger.errors",
@@ -53,6 +57,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Result",
+    "Watch",
     "upscale",
 ]
 

@@ -14,7 +14,8 @@ from uuid import uuid4
 import typer
 
 from enlarger import __version__
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS
+from enlarger.cli_models import WeightsDir, models_app
+from enlarger.cli_options import with_option_flags
 from enlarger.errors import EnlargerError, InvalidOption
 
 app = typer.Typer(
@@ -24,7 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The networks this installation can run.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys of the server.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
@@ -51,47 +51,37 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
+@with_option_flags
 def upscale(
-    file: Annotated[Path, typer.Argument(help="Picture to upscale: PNG, JPEG or WebP.")],
+    file: Annotated[Path, typer.Argument(help="Picture to upscale; its format is told by its content.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; its extension sets the format.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="Output size ÷ input size, above 0 and at most 10.")] = 4.0,
-    model: Annotated[str, typer.Option(help="Network to run; see `enlarger models list`.")] = DEFAULT_MODEL,
-    face_enhance: Annotated[bool, typer.Option("--face-enhance", help="Restore faces.")] = False,
-    output_format: Annotated[
-        str, typer.Option(help="png, jpeg or webp; where -o has no such extension.")
-    ] = "png",
-    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP, 1 to 100.")] = 95,
-    tile_mode: Annotated[str, typer.Option(help="fast or exact: context around tile cuts.")] = "fast",
-    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda:0, mps or gpu; see `enlarger doctor`.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 lets the runtime choose.", min=0)] = 0,
+    weights_dir: WeightsDir = None,
     json_report: Annotated[bool, typer.Option("--json", help="Print the report of the result.")] = False,
+    **options: Any,
 ) -> None:
     """Upscale one picture."""
     from enlarger.engine.options import Options
     from enlarger.engine.pictures.codec import format_of
     from enlarger.engine.pipeline import Engine
+    from enlarger.engine.tiles import Watch
 
-    options = Options(
-        scale=scale,
-        model=model,
-        face_enhance=face_enhance,
-        output_format=(format_of(output) if output else None) or output_format,
-        quality=quality,
-        tile_mode=tile_mode,
-        precision=precision,
-    )
-    target = output or file.with_name(f"{file.stem}-x{scale:g}.{_extension(options.output_format)}")
-    if target.resolve() == file.resolve():
-        raise InvalidOption(
-            f"the result would overwrite its input {file}; give another name with -o", "output"
-        )
+    if output is not None and (by_name := format_of(output)) is not None:
+        options["output_format"] = by_name
+    chosen = Options(**options)
     data = _read(file)
-    with _progress_bar(quiet=json_report) as progress:
-        result = Engine(device=device, threads=threads).upscale(data, options, progress=progress)
-    _save(result, target)
+    with _progress_bar(quiet=json_report) as finished:
+        engine = Engine(device=device, threads=threads, weights_dir=weights_dir)
+        result = engine.upscale(data, chosen, watch=Watch(finished=finished))
+    target = output or file.with_name(
+        f"{file.stem}-{result.size.width}x{result.size.height}.{_extension(result.format)}"
+    )
+    _save(result, target, file)
     if json_report:
         print(json.dumps({"file": str(target), **result.report}))
     else:
@@ -111,21 +101,6 @@ def serve(
         print(f"enlarger {__version__} is ready: {url}/" + (f"#key={key}" if key else ""), flush=True)
 
     asyncio.run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """Show every model and whether its weights are on this machine."""
-    from enlarger.engine.networks.weights import find_weights
-
-    for spec in MODELS.values():
-        try:
-            where = "installed" if find_weights(spec) else ""
-        except EnlargerError:
-            where = "missing"
-        print(
-            f"{spec.name:28} ×{spec.scale}  {where:10} {spec.mflops_per_pixel:6.2f} Mflop/px  {spec.summary}"
-        )
 
 
 @keys_app.command("create")
@@ -215,7 +190,11 @@ def _read(file: Path) -> bytes:
         raise InvalidOption(f"cannot read {file}: {error.strerror}", "file") from error
 
 
-def _save(result: Any, target: Path) -> None:
+def _save(result: Any, target: Path, source: Path) -> None:
+    if target.resolve() == source.resolve():
+        raise InvalidOption(
+            f"the result would overwrite its input {source}; give another name with -o", "output"
+        )
     if not target.parent.is_dir():
         raise InvalidOption(f"cannot write {target}: the folder does not exist", "output")
     result.save(target)

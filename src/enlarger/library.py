@@ -7,7 +7,8 @@ from typing import Any
 
 from enlarger.engine.options import Options
 from enlarger.engine.pictures.picture import Picture, Pixels
-from enlarger.engine.pipeline import Engine, Result
+from enlarger.engine.pipeline import Engine
+from enlarger.engine.result import Result
 
 
 def upscale(image: Path | str | bytes | Picture | Pixels, **options: Any) -> Result:

@@ -15,10 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from enlarger.engine.tiles import Tile
+
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Generator[Callable[[int, int], None]]:
-    """A bar on stderr with elapsed and remaining time; gives the function to call with (done, total) pixels."""
+def progress_bar(*, quiet: bool) -> Generator[Callable[[Tile], None]]:
+    """A bar on stderr with elapsed and remaining time; gives the function to call with each finished tile."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("upscaling"),
@@ -33,4 +35,4 @@ def progress_bar(*, quiet: bool) -> Generator[Callable[[int, int], None]]:
     )
     with bar:
         task = bar.add_task("upscaling", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda tile: bar.update(task, completed=tile.done, total=tile.total)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL
-from enlarger.engine.options import MAX_SCALE, Options
+from enlarger.engine.options import MAX_SCALE, Options, asks
 from enlarger.errors import InvalidOption
 
 REFUSED: list[tuple[str, Any]] = [
@@ -21,8 +21,14 @@ REFUSED: list[tuple[str, Any]] = [
     ),
     *(("quality", value) for value in (0, 101, 1.5, math.nan, math.inf, True, "95", None, 10**400, [95])),
     *(("face_enhance", value) for value in (0, 1, "true", None, [])),
-    *(("model", value) for value in ("", "realesrgan_x4plus", "../x", None, 4, ["RealESRGAN_x4plus"])),
+    *(("model", value) for value in ("", "../x", ".x", "a b", "x" * 101, None, 4, ["RealESRGAN_x4plus"])),
     *(("output_format", value) for value in ("jpg", "PNG", "gif", "", None, 1)),
+    *(("width", value) for value in (0, -3, 2.5, True, "100", 10**7)),
+    *(("megapixels", value) for value in (0, -1.0, math.nan, "1")),
+    *(("bit_depth", value) for value in (12, 0, "8", True, 8.5)),
+    *(("background", value) for value in ("white", "#fff", "#gggggg", 0, None)),
+    *(("strength", value) for value in (-0.1, 1.1, math.nan, True, None)),
+    *(("passes", value) for value in (0, 4, 1.5, None)),
     *(("tile_mode", value) for value in ("slow", True, None)),
     *(("precision", value) for value in ("fp16", "int8", 32, None)),
 ]  # fmt: skip
@@ -60,7 +66,7 @@ def test_a_whole_float_is_a_quality() -> None:
 def test_the_refusal_names_the_range_and_the_value() -> None:
     with pytest.raises(InvalidOption, match=r"above 0 and at most 10, not 10\.1"):
         Options(scale=10.1)
-    with pytest.raises(InvalidOption, match="png, jpeg, webp, not 'gif'"):
+    with pytest.raises(InvalidOption, match="png, jpeg, webp, avif, tiff, not 'gif'"):
         Options(output_format="gif")
 
 
@@ -97,3 +103,15 @@ def test_whatever_comes_in_is_an_option_or_an_invalid_option(values: dict[str, A
     assert blamed is None or blamed in values
     assert 0 < parsed.scale <= MAX_SCALE
     assert 1 <= parsed.quality <= 100
+
+
+@pytest.mark.parametrize(
+    "field", ["width", "height", "long_side", "short_side", "megapixels", "bit_depth", "frame"]
+)
+def test_none_is_the_default_of_what_need_not_be_given(field: str) -> None:
+    assert getattr(Options(**{field: None}), field) is None
+    assert getattr(Options(), field) is None
+
+
+def test_every_field_says_what_it_is_for() -> None:
+    assert all(ask.doc.endswith(".") for ask in asks().values())

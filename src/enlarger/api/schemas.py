@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import Field as OptionField
-from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from enlarger.engine.options import Options
+from enlarger.engine.options import Ask, Options, asks
 from enlarger.jobs.job import State
 
 
@@ -45,7 +43,8 @@ def request_schema() -> dict[str, Any]:
         "examples": ["https://example.com/photo.jpg"],
     }
     alias = {"type": "number", "description": "Older name of `scale`, read when `scale` is absent."}
-    options = {spec.name: _option_schema(spec) for spec in fields(Options)}
+    defaults = Options()
+    options = {name: _option_schema(getattr(defaults, name), ask) for name, ask in asks().items()}
     return {
         "type": "object",
         "required": ["image"],
@@ -54,19 +53,27 @@ def request_schema() -> dict[str, Any]:
     }
 
 
-def _option_schema(spec: OptionField[Any]) -> dict[str, Any]:
-    known = spec.metadata
-    default: Any = spec.default
+def _option_schema(default: Any, ask: Ask) -> dict[str, Any]:
+    kind = type(ask.choices[0]).__name__ if ask.choices else ask.kind
     schema = {
-        "type": _JSON_TYPES[type(default)],
-        "description": known["doc"],
+        "type": _JSON_TYPES[kind],
+        "description": ask.doc,
         "default": default,
-        "exclusiveMinimum": known["over"],
-        "minimum": known["low"],
-        "maximum": known["high"],
-        "enum": list(known["choices"]) or None,
+        "exclusiveMinimum": ask.over,
+        "minimum": ask.low,
+        "maximum": ask.high,
+        "pattern": "^#[0-9A-Fa-f]{6}$" if ask.kind == "colour" else None,
+        "enum": list(ask.choices) or None,
     }
     return {name: value for name, value in schema.items() if value is not None}
 
 
-_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_JSON_TYPES = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "number": "number",
+    "name": "string",
+    "colour": "string",
+    "str": "string",
+    "int": "integer",
+}

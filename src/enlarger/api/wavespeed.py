@@ -50,7 +50,8 @@ async def submit(request: Request, context: UseContext, key: Caller) -> dict[str
         key,
         model="/".join(request.url.path.split("/")[-2:]),
         image=image,
-        options=Options.parse(values),
+        # The vendor's users expect PNG; `auto` asks for the natural partner of the input.
+        options=Options.parse({"output_format": "png", **values}),
         echo={"image": image, **values},
     )
     return success(request, context, job)

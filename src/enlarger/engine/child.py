@@ -19,18 +19,21 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enlarger.engine.options import Options
+from enlarger.engine.parent import end_with
 from enlarger.errors import DeviceCrashed, EnlargerError, error_from
 
 if TYPE_CHECKING:
+    from enlarger.engine.decoder import Decoder
     from enlarger.engine.pipeline import Engine
 
 CANCEL_GRACE_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 0.5
 NICENESS = 10
 """The computing process steps back, so that the server answers while all cores are busy."""
 
@@ -41,6 +44,7 @@ class ChildConfig:
 
     device: str = "auto"
     threads: int = 0
+    weights_dir: Path | None = None
     max_input_megapixels: float = 64
     max_output_megapixels: float = 400
 
@@ -115,6 +119,8 @@ class DeviceChild:
 
     async def close(self) -> None:
         """End the child. A request under way fails with DeviceCrashed."""
+        if self._process is not None:
+            self._process.kill()
         self._kill()
 
     async def _answer(self, on_progress: Callable[[float], None]) -> Finished:
@@ -125,10 +131,7 @@ class DeviceChild:
             if isinstance(message, Failure):
                 raise error_from(message.code, message.message)
             if message is None:
-                process = self._process
-                self._kill()  # and wait for it, so that there is an exit code
-                exit_code = process.exitcode if process else "none: it was closed"
-                raise DeviceCrashed(f"the process that computes ended unexpectedly (exit code {exit_code})")
+                raise DeviceCrashed(f"the process that computes ended unexpectedly ({self._kill()})")
             on_progress(message)
 
     async def _stop_work(self, pipe: Connection) -> None:
@@ -139,7 +142,7 @@ class DeviceChild:
                 while isinstance(await self._inbox.get(), float):
                     pass
         except (OSError, TimeoutError):
-            self._kill()
+            await self.close()
 
     def _started(self) -> Connection:
         if self._pipe is not None and self.pid is not None:
@@ -158,11 +161,16 @@ class DeviceChild:
         self._process, self._pipe, self._inbox = process, ours, inbox
         return ours
 
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        self._process, self._pipe = None, None
+    def _kill(self) -> str:
+        """End the child, if it has not ended by itself; tells how it ended."""
+        process, self._process, self._pipe = self._process, None, None
+        if process is None:
+            return "it was not running"
+        # A broken pipe is seen a moment before the end of the process: let it end in its own way.
+        process.join(_LAST_WORDS_SECONDS)
+        process.kill()
+        process.join()
+        return f"exit code {process.exitcode}"
 
 
 def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.AbstractEventLoop) -> None:
@@ -181,40 +189,56 @@ def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.Abst
 
 def serve_requests(pipe: Connection, config: ChildConfig) -> None:
     """The child's whole life: one request after another until the parent hangs up."""
-    _end_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_with(parent.sentinel)
     # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    from enlarger.engine.pipeline import Engine, Limits  # the parent never imports what computes
-
-    engine = Engine(
-        device=config.device,
-        threads=config.threads,
-        limits=Limits(
-            max_input_pixels=round(config.max_input_megapixels * 1e6),
-            max_output_pixels=round(config.max_output_megapixels * 1e6),
-        ),
-    )
+    bench = _opened(config)
     while True:
         try:
             request = pipe.recv()
         except EOFError:
             return
         if isinstance(request, Request):  # a late "cancel" belongs to work that has ended
-            pipe.send(_done(engine, request, pipe))
+            pipe.send(_done(bench, request, pipe))
 
 
-def _done(engine: Engine, request: Request, pipe: Connection) -> Finished | Failure:
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    engine: Engine
+    decoder: Decoder
+
+
+def _opened(config: ChildConfig) -> _Bench:
+    # Imported here: the parent never loads what computes.
+    from enlarger.engine.decoder import Decoder, DecoderLimits
+    from enlarger.engine.pipeline import Engine
+    from enlarger.engine.plan import Limits
+
+    limits = Limits(
+        max_input_pixels=round(config.max_input_megapixels * 1e6),
+        max_output_pixels=round(config.max_output_megapixels * 1e6),
+    )
+    engine = Engine(
+        device=config.device, threads=config.threads, limits=limits, weights_dir=config.weights_dir
+    )
+    return _Bench(engine, Decoder(DecoderLimits(max_pixels=limits.max_input_pixels)))
+
+
+def _done(bench: _Bench, request: Request, pipe: Connection) -> Finished | Failure:
     from enlarger.engine.pictures.codec import FORMATS
+    from enlarger.engine.tiles import Watch
+    from enlarger.engine.timing import Timings, timed
 
+    watch = Watch(finished=lambda tile: pipe.send(tile.done / tile.total), cancelled=pipe.poll)
+    decoding: Timings = {}
     try:
-        result = engine.upscale(
-            request.source.read_bytes(),
-            request.options,
-            progress=lambda done, total: pipe.send(done / total),
-            cancelled=pipe.poll,
-        )
+        with timed(decoding, "decode"):
+            source = bench.decoder.open(request.source, request.target.parent, frame=request.options.frame)
+        result = bench.engine.upscale(source, request.options, watch=watch)
         result.save(request.target)
     except EnlargerError as error:
         return Failure(error.code, error.message)
@@ -222,22 +246,10 @@ def _done(engine: Engine, request: Request, pipe: Connection) -> Finished | Fail
         return Failure("out_of_memory", "the machine has too little free memory for this picture")
     except OSError as error:  # a full disk, say: no reason to die and try again
         return Failure("internal_error", f"a file could not be read or written: {error}")
+    result.report["timings_ms"] |= decoding
     return Finished(
         media_type=FORMATS[result.format].media_type,
         width=result.size.width,
         height=result.size.height,
         report=result.report,
     )
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, even in the middle of a tile."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,34 +1,47 @@
 """Options: what the user asks of one picture. Frozen, validated, standard library only.
 
 The fields are the single source of the HTTP request schema, the command-line flags and their documentation:
-each carries its sentence, and its range or choices, as metadata.
+each carries an `Ask` that tells its sentence, its kind, and its range or choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL
 from enlarger.errors import InvalidOption
 
 MAX_SCALE = 10.0
-FORMATS = ("png", "jpeg", "webp")
+FORMATS = ("auto", "png", "jpeg", "webp", "avif", "tiff")
+
+Kind = Literal["number", "integer", "boolean", "choice", "name", "colour"]
 
 
-def _option(
-    default: Any,
-    doc: str,
-    *,
-    over: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    return field(
-        default=default, metadata={"doc": doc, "over": over, "low": low, "high": high, "choices": choices}
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """How a field may be filled.
+
+    `over` excludes its value, `low` and `high` include theirs. `nullable`: None is a value, and the default.
+    """
+
+    kind: Kind
+    doc: str
+    over: float | None = None
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str | int, ...] = ()
+    nullable: bool = False
+
+
+def _option(default: Any, doc: str, kind: Kind, **rest: Any) -> Any:
+    return field(default=default, metadata={"ask": Ask(kind=kind, doc=doc, nullable=default is None, **rest)})
+
+
+def _side(doc: str) -> Any:
+    return _option(None, doc, "integer", low=1, high=1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,68 +52,161 @@ class Options:
     """
 
     scale: float = _option(
-        4.0, "Output size ÷ input size, each side rounded half up.", over=0.0, high=MAX_SCALE
+        4.0, "Output size ÷ input size, each side rounded half up.", "number", over=0.0, high=MAX_SCALE
     )
-    face_enhance: bool = _option(False, "Restore faces.")
-    model: str = _option(DEFAULT_MODEL, "Network to run.", choices=tuple(MODELS))
-    output_format: str = _option("png", "File format of the result.", choices=FORMATS)
-    quality: int = _option(95, "Quality of lossy formats.", low=1, high=100)
+    width: int | None = _side("Output width in pixels; wins over scale.")
+    height: int | None = _side("Output height in pixels; wins over scale.")
+    long_side: int | None = _side("Output length of the longer side in pixels; wins over scale.")
+    short_side: int | None = _side("Output length of the shorter side in pixels; wins over scale.")
+    megapixels: float | None = _option(
+        None, "Output size in million pixels; wins over scale.", "number", over=0.0, high=10_000.0
+    )
+    fit: str = _option(
+        "contain",
+        "Where width and height are both given: fit inside, fill and crop the middle, or stretch.",
+        "choice",
+        choices=("contain", "cover", "stretch"),
+    )
+    face_enhance: bool = _option(False, "Restore faces.", "boolean")
+    model: str = _option(DEFAULT_MODEL, "Network to run, or auto to choose by scale and cost.", "name")
+    passes: int = _option(1, "How many times the network runs over its own result.", "integer", low=1, high=3)
+    denoise: float = _option(
+        1.0,
+        "How much noise realesr-general-x4v3 removes; other models have no such knob.",
+        "number",
+        low=0.0,
+        high=1.0,
+    )
+    strength: float = _option(
+        1.0,
+        "Share of the network in the result; the rest is a plain resize, mixed in linear light.",
+        "number",
+        low=0.0,
+        high=1.0,
+    )
+    colour_lock: bool = _option(
+        False,
+        "Give large areas the colour they have in the input; networks shift it by up to 7 levels.",
+        "boolean",
+    )
+    alpha: str = _option("resize", "How transparency is enlarged.", "choice", choices=("resize", "network"))
+    background: str = _option(
+        "#ffffff", "Colour behind transparency where the output format holds none.", "colour"
+    )
+    output_format: str = _option(
+        "auto",
+        "File format of the result; auto is the natural partner of the input.",
+        "choice",
+        choices=FORMATS,
+    )
+    quality: int = _option(95, "Quality of lossy formats.", "integer", low=1, high=100)
+    lossless: bool = _option(False, "Lossless WebP or AVIF.", "boolean")
+    bit_depth: int | None = _option(
+        None, "Bits a sample of the result; as the input when not given.", "choice", choices=(8, 16)
+    )
+    metadata: str = _option(
+        "keep", "What becomes of EXIF and XMP.", "choice", choices=("keep", "strip", "strip-gps")
+    )
+    frame: int | None = _option(
+        None,
+        "Which frame of an animation to take, counted from 0; all when not given.",
+        "integer",
+        low=0,
+        high=100_000,
+    )
     tile_mode: str = _option(
-        "fast", "Context around tile cuts: enough for the eye, or exact.", choices=("fast", "exact")
+        "fast", "Context around tile cuts: enough for the eye, or exact.", "choice", choices=("fast", "exact")
     )
     precision: str = _option(
         "auto",
         "Arithmetic of the network; auto is bf16 where the CPU has AMX, else f32.",
+        "choice",
         choices=("auto", "f32", "bf16"),
     )
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+        for name, ask in asks().items():
+            object.__setattr__(self, name, _CHECKS[ask.kind](name, ask, getattr(self, name)))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Options:
         """Options from the known keys of `values`; unknown keys are ignored, null means the default."""
-        known = {spec.name for spec in fields(cls)}
+        known = asks()
         return cls(**{name: value for name, value in values.items() if name in known and value is not None})
 
-
-def _checked(spec: Field[Any], value: Any) -> Any:
-    """`value` in the field's own type, or InvalidOption."""
-    if isinstance(spec.default, bool):
-        return _checked_bool(spec.name, value)
-    if isinstance(spec.default, str):
-        return _checked_choice(spec.name, value, spec.metadata["choices"])
-    return _checked_number(spec, value)
+    @property
+    def has_target(self) -> bool:
+        """Whether a size is asked for, which then wins over scale."""
+        sides = (self.width, self.height, self.long_side, self.short_side, self.megapixels)
+        return any(side is not None for side in sides)
 
 
-def _checked_bool(name: str, value: Any) -> bool:
+def asks() -> dict[str, Ask]:
+    """Every field of Options with its Ask, in order."""
+    return {spec.name: spec.metadata["ask"] for spec in fields(Options)}
+
+
+def _boolean(name: str, ask: Ask, value: Any) -> bool:
+    del ask
     if not isinstance(value, bool):
         raise InvalidOption(f"{name} must be true or false, not {_shown(value)}", name)
     return value
 
 
-def _checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidOption(f"{name} must be one of {', '.join(choices)}, not {_shown(value)}", name)
+def _choice(name: str, ask: Ask, value: Any) -> Any:
+    if value is None and ask.nullable:
+        return None
+    # bool is an int to Python: True must not pass for a choice of 1.
+    if isinstance(value, bool) or not isinstance(value, str | int) or value not in ask.choices:
+        raise InvalidOption(
+            f"{name} must be one of {', '.join(map(str, ask.choices))}, not {_shown(value)}", name
+        )
     return value
 
 
-def _checked_number(spec: Field[Any], value: Any) -> float | int:
-    over, low, high = spec.metadata["over"], spec.metadata["low"], spec.metadata["high"]
-    whole = isinstance(spec.default, int)
-    wanted = f"{spec.name} must be {'a whole number' if whole else 'a number'} " + (
-        f"above {over:g} and at most {high:g}" if low is None else f"from {low:g} to {high:g}"
+def _name(name: str, ask: Ask, value: Any) -> str:
+    del ask
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise InvalidOption(
+            f"{name} must be a name of letters, digits, '.', '_' and '-', not {_shown(value)}", name
+        )
+    return value
+
+
+def _colour(name: str, ask: Ask, value: Any) -> str:
+    del ask
+    if not isinstance(value, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
+        raise InvalidOption(f"{name} must be a colour like #ffffff, not {_shown(value)}", name)
+    return value.lower()
+
+
+def _number(name: str, ask: Ask, value: Any) -> float | int | None:
+    if value is None and ask.nullable:
+        return None
+    whole = ask.kind == "integer"
+    wanted = f"{name} must be {'a whole number' if whole else 'a number'} " + (
+        f"above {ask.over:g} and at most {ask.high:.10g}"
+        if ask.low is None
+        else f"from {ask.low:.10g} to {ask.high:.10g}"
     )
     # bool is an int to Python; `true` for a number is a mistake of the caller's.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(f"{wanted}, not {_shown(value)}", spec.name)
+        raise InvalidOption(f"{wanted}, not {_shown(value)}", name)
     # Written so that NaN, for which every comparison is false, is refused.
-    if not (value <= high and (value > over if low is None else value >= low)):
-        raise InvalidOption(f"{wanted}, not {_shown(value)}", spec.name)
-    if whole and value != int(value):
-        raise InvalidOption(f"{wanted}, not {_shown(value)}", spec.name)
+    above = value > (ask.over or 0.0) if ask.low is None else value >= ask.low
+    if not (above and ask.high is not None and value <= ask.high) or (whole and value != int(value)):
+        raise InvalidOption(f"{wanted}, not {_shown(value)}", name)
     return int(value) if whole else float(value)
+
+
+_CHECKS: dict[Kind, Callable[[str, Ask, Any], Any]] = {
+    "number": _number,
+    "integer": _number,
+    "boolean": _boolean,
+    "choice": _choice,
+    "name": _name,
+    "colour": _colour,
+}
 
 
 def _shown(value: Any) -> str:

@@ -1,86 +1,42 @@
-"""Engine.upscale: the order of the steps, nothing else.
+"""Engine: loaded models on one device, and the order in which a picture meets them.
 
-decode ─▶ plan ─▶ tiles (network) ─▶ resample to the exact size ─▶ alpha ─▶ Result ─▶ encode
+decode ─▶ plan ─▶ load ─▶ enlarge, frame by frame ─▶ Result
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from enlarger.engine.geometry import Size, TilePlan, plan_tiles, target_size
+from enlarger.engine import machine
+from enlarger.engine.enlarge import Enlarged, Means, enlarge, pixels_to_run
+from enlarger.engine.geometry import Size
 from enlarger.engine.networks.architectures import ARCHITECTURES
-from enlarger.engine.networks.catalogue import MODELS, ModelSpec
-from enlarger.engine.networks.weights import load_weights
+from enlarger.engine.networks.catalogue import ModelSpec
+from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models
 from enlarger.engine.options import Options
 from enlarger.engine.pictures import codec
-from enlarger.engine.pictures.picture import Canvas, Picture, Pixels, open_canvas
-from enlarger.engine.pictures.resample import resample
-from enlarger.engine.runtime import Runtime, Session, choose_precision, open_runtime
-from enlarger.engine.tiles import Pass, Watch, run_tiles
-from enlarger.errors import FeatureUnavailable, PictureTooLarge, RuntimeUnavailable
-
-MAX_TILE_PIXELS = 600_000
-"""Pixels of one window. In f32 the trunk of x4plus needs 2.3 kB a pixel: 1.4 GB."""
+from enlarger.engine.pictures.animation import Animation
+from enlarger.engine.pictures.picture import Picture
+from enlarger.engine.plan import MAX_TILE_PIXELS, Ability, Limits, Plan, Subject, check_pixels, make_plan
+from enlarger.engine.result import Result, report_of
+from enlarger.engine.runtime import Runtime, Session, open_runtime
+from enlarger.engine.tiles import Tile, Watch
+from enlarger.engine.timing import Timings, timed
+from enlarger.errors import FeatureUnavailable, UnsupportedFormat
 
 KEPT_SESSIONS = 2
 """Loaded models kept warm, the most recently used ones."""
-
-DEVICES = ("auto", "cpu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The largest pictures an engine accepts, in pixels."""
-
-    max_input_pixels: int = 64_000_000
-    max_output_pixels: int = 400_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What upscaling a picture will do: a pure function of its size, the options and the engine."""
-
-    model: ModelSpec
-    runtime: str
-    precision: str
-    tiles: TilePlan
-    native: Size
-    """Size the network produces."""
-    output: Size
-    """Size of the result."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A finished picture. `pixels` is (h, w, 1..4) in the depth of the input; `report` says what was done."""
-
-    pixels: Pixels
-    icc: bytes
-    format: str
-    quality: int
-    report: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def size(self) -> Size:
-        return Size(self.pixels.shape[1], self.pixels.shape[0])
-
-    def save(self, path: Path | str) -> None:
-        """Write the file; its format is the one of the options. Adds the time taken to the report."""
-        with _timed(self.report["timings_ms"], "encode"):
-            codec.encode(self.pixels, Path(path), format=self.format, quality=self.quality, icc=self.icc)
 
 
 class Engine:
     """Loaded models on one device. Calls from several threads take turns.
 
-    `device` is auto or cpu; `threads` 0 means one a core; `runtime` is a name of RUNTIMES.
+    `device` is auto, cpu, cuda:N, mps or gpu; `threads` 0 means one a usable core; `runtime` forces a name of
+    RUNTIMES; pulled and imported models are in `weights_dir`; canvases too large for memory are files in
+    `scratch`.
     """
 
     def __init__(
@@ -88,74 +44,112 @@ class Engine:
         *,
         device: str = "auto",
         threads: int = 0,
-        runtime: str = "openvino",
+        runtime: str = "",
         limits: Limits | None = None,
         scratch: Path | None = None,
+        weights_dir: Path | None = None,
         max_tile_pixels: int = MAX_TILE_PIXELS,
     ) -> None:
-        if device not in DEVICES:
-            raise RuntimeUnavailable(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
-        self._threads = threads
-        self._runtime_name = runtime
+        self._device = machine.choose_device(device)
+        self._runtime_name = runtime or self._device.runtime
+        self._threads = threads or machine.default_threads()
         self._runtime: Runtime | None = None
         self._limits = limits or Limits()
         self._scratch = scratch
+        self._weights_dir = weights_dir or default_weights_dir()
         self._max_tile_pixels = max_tile_pixels
-        self._sessions: OrderedDict[tuple[str, str], tuple[Session, str]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, str, float], tuple[Session, str]] = OrderedDict()
+        # Models that gave values that were no numbers on this device, and what they are computed in since.
+        self._pinned: dict[str, str] = {}
+        self._measured: dict[tuple[str, str], float] = {}
         self._turn = threading.Lock()
 
-    def plan(self, size: Size, options: Options) -> Plan:
-        """What `upscale` would do to a picture of `size`. Raises PictureTooLarge, RuntimeUnavailable."""
-        spec = MODELS[options.model]
-        output = target_size(size, options.scale)
-        native = Size(size.width * spec.scale, size.height * spec.scale)
-        _check_pixels("the picture", size, self._limits.max_input_pixels)
-        _check_pixels("the result", output, self._limits.max_output_pixels)
-        codec.check_fits(output, options.output_format)
-        overlap = spec.overlap_exact if options.tile_mode == "exact" else spec.overlap_fast
-        return Plan(
-            model=spec,
+    def plan(self, subject: Subject | tuple[int, int], options: Options) -> Plan:
+        """What `upscale` would do, without doing it: exact size, model, tiles, memory and time.
+
+        `subject` is the width and height of an 8-bit picture, or a Subject that tells more of it.
+
+        Raises InvalidOption, PictureTooLarge, RuntimeUnavailable or ModelUnavailable.
+        """
+        ability = Ability(
             runtime=self._runtime_name,
-            precision=choose_precision(self._opened_runtime(), options.precision),
-            tiles=plan_tiles(size, overlap=overlap, max_pixels=self._max_tile_pixels),
-            native=native,
-            output=output,
+            precisions=self._opened_runtime().precisions(),
+            gflops=self._gflops,
+            is_present=lambda spec: is_present(spec, self._weights_dir),
+            max_tile_pixels=self._max_tile_pixels,
         )
+        plan = make_plan(
+            subject if isinstance(subject, Subject) else Subject(size=Size(*subject)),
+            options,
+            models=models(self._weights_dir),
+            limits=self._limits,
+            ability=ability,
+        )
+        if options.output_format != "auto":
+            codec.check_fits(plan.size, options.output_format)
+            codec.check_holds(options.output_format, lossless=options.lossless, bit_depth=options.bit_depth)
+        pinned = self._pinned.get(plan.model.name, plan.precision)
+        if pinned == plan.precision:
+            return plan
+        note = (
+            f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
+        )
+        return replace(plan, precision=pinned, notes=(*plan.notes, note))
 
     def upscale(
-        self,
-        picture: Picture | bytes,
-        options: Options,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        self, picture: Picture | Animation | bytes, options: Options, *, watch: Watch | None = None
     ) -> Result:
-        """Upscale a picture, or the bytes of a picture file.
+        """Upscale a picture, an animation, or the bytes of a file that holds one.
 
-        `progress(done, total)` counts input pixels. `cancelled()` is asked between tiles; when it says yes,
-        Cancelled is raised. Raises the errors of `enlarger.errors`; the input is never returned as a result.
+        `watch` follows the run and can stop it. Raises the errors of `enlarger.errors`; the input is never
+        returned as a result.
         """
         if options.face_enhance:
             raise FeatureUnavailable(
                 "face_enhance needs the GFPGAN face restoration, which this version does not have yet; "
                 "send face_enhance=false"
             )
-        watch = Watch(progress=progress or (lambda done, total: None), cancelled=cancelled or (lambda: False))
-        timings: dict[str, float] = {}
-        if isinstance(picture, bytes):
-            with _timed(timings, "decode"):
-                picture = _decoded(picture, self._limits)
-        plan = self.plan(picture.size, options)
+        timings: Timings = {}
+        with timed(timings, "decode"):
+            source = decoded(picture, options.frame, self._limits) if isinstance(picture, bytes) else picture
+        frames = source.frames if isinstance(source, Animation) else (source,)
+        first = frames[0]
+        subject = Subject(size=first.size, depth=first.depth, has_alpha=first.has_alpha, frames=len(frames))
+        plan = self.plan(subject, options)
+        encoding = _encoding(first, options, plan, is_animated=isinstance(source, Animation))
         with self._turn:
-            with _timed(timings, "load"):
-                session, weights_sha256 = self._session(plan)
-            pixels = self._enlarged(picture, plan, session, watch, timings)
+            with timed(timings, "load"):
+                session, weights_sha256 = self._session(plan.model, plan.precision, options.denoise)
+            total = pixels_to_run(plan, options, has_alpha=first.has_alpha)
+            done: list[Enlarged] = []
+            for index, frame in enumerate(frames):
+                means = Means(
+                    session=session,
+                    safe_session=lambda: self._session(plan.model, "f32", options.denoise)[0],
+                    scratch=self._scratch,
+                )
+                counted = _counted(watch or Watch(), index * total, len(frames) * total)
+                done.append(enlarge(frame, plan, options, means, counted, timings))
+                if done[-1].precision != session.precision:
+                    self._pinned[plan.model.name] = done[-1].precision
+                    session, _ = self._session(plan.model, done[-1].precision, options.denoise)
+            self._learn(plan, len(frames), timings["network"])
+        report = report_of(
+            plan,
+            options,
+            device=self._device.name,
+            weights_sha256=weights_sha256,
+            precision=done[-1].precision,
+            conversions=[note for frame in frames for note in frame.notes],
+            fallbacks=[note for enlarged in done for note in enlarged.fallbacks],
+            timings=timings,
+        )
         return Result(
-            pixels=pixels,
-            icc=picture.icc,
-            format=options.output_format,
-            quality=options.quality,
-            report=_report(plan, options, weights_sha256, timings),
+            frames=tuple(enlarged.pixels for enlarged in done),
+            delays_ms=source.delays_ms if isinstance(source, Animation) else (),
+            loop=source.loop if isinstance(source, Animation) else 0,
+            encoding=encoding,
+            report=report,
         )
 
     def close(self) -> None:
@@ -163,36 +157,18 @@ class Engine:
         with self._turn:
             self._sessions.clear()
 
-    def _enlarged(
-        self, picture: Picture, plan: Plan, session: Session, watch: Watch, timings: dict[str, float]
-    ) -> Pixels:
-        final = open_canvas(plan.output, picture.channels, picture.depth, self._scratch)
-        colour = final.layer(0, picture.colours)
-        exact = plan.native == plan.output
-        native = colour if exact else open_canvas(plan.native, picture.colours, picture.depth, self._scratch)
-        run = Pass(
-            session=session, net=ARCHITECTURES[plan.model.net], scale=plan.model.scale, plan=plan.tiles
-        )
-        with _timed(timings, "network"):
-            run_tiles(run, picture, native, watch)
-        with _timed(timings, "resize"):
-            if not exact:
-                resample(native.rows, native.size, colour)
-            if picture.has_alpha:
-                _resample_alpha(picture, final)
-        return final.array
-
-    def _session(self, plan: Plan) -> tuple[Session, str]:
-        key = (plan.model.name, plan.precision)
+    def _session(self, spec: ModelSpec, precision: str, denoise: float) -> tuple[Session, str]:
+        """The loaded model and the sha256 of its weights."""
+        key = (spec.name, precision, denoise)
         if key not in self._sessions:
-            loaded = load_weights(plan.model)
+            loaded = load_weights(spec, self._weights_dir, denoise=denoise)
             while len(self._sessions) >= KEPT_SESSIONS:
                 self._sessions.popitem(last=False)
             session = self._opened_runtime().open_session(
-                ARCHITECTURES[plan.model.net],
-                plan.model.hyper,
+                ARCHITECTURES[spec.net],
+                spec.hyper,
                 loaded.tensors,
-                precision=plan.precision,
+                precision=precision,
                 threads=self._threads,
             )
             self._sessions[key] = (session, loaded.sha256)
@@ -201,53 +177,61 @@ class Engine:
 
     def _opened_runtime(self) -> Runtime:
         if self._runtime is None:
-            self._runtime = open_runtime(self._runtime_name)
+            self._runtime = open_runtime(self._runtime_name, self._device.name)
         return self._runtime
 
-
-def _decoded(data: bytes, limits: Limits) -> Picture:
-    """The picture in `data`, its size checked from the header before any pixel is decoded."""
-    header = codec.probe(data)
-    _check_pixels("the picture", header.size, limits.max_input_pixels)
-    return codec.decode(data)
-
-
-def _resample_alpha(picture: Picture, final: Canvas) -> None:
-    def rows(top: int, bottom: int) -> Pixels:
-        return picture.rows(top, bottom)[:, :, picture.colours :]
-
-    resample(rows, picture.size, final.layer(picture.colours, picture.channels))
-
-
-def _check_pixels(what: str, size: Size, limit: int) -> None:
-    if size.pixels > limit:
-        raise PictureTooLarge(
-            f"{what} is {size.width}×{size.height}, {size.pixels / 1e6:.1f} megapixels; "
-            f"the limit is {limit / 1e6:g}; send a smaller picture or a smaller scale"
+    def _gflops(self, model: str, precision: str) -> float:
+        """How fast this engine is: as measured on its last picture, or a guess by the kind of processor."""
+        return self._measured.get((model, precision)) or machine.nominal_gflops(
+            precision, kind=self._device.name.partition(":")[0]
         )
 
-
-def _report(plan: Plan, options: Options, weights_sha256: str, timings: dict[str, float]) -> dict[str, Any]:
-    return {
-        "model": plan.model.name,
-        "weights_sha256": weights_sha256,
-        "runtime": plan.runtime,
-        "precision": plan.precision,
-        "input": list(plan.tiles.size),
-        "native": list(plan.native),
-        "output": list(plan.output),
-        "passes": 1,
-        "tile_mode": options.tile_mode,
-        "tiles": plan.tiles.tiles,
-        "window": list(plan.tiles.window),
-        "overlap": plan.tiles.overlap if plan.tiles.tiles > 1 else 0,
-        "work_ratio": round(plan.tiles.work_ratio, 4),
-        "timings_ms": timings,
-    }
+    def _learn(self, plan: Plan, frames: int, network_ms: float) -> None:
+        computed = sum(tiles.tiles * tiles.window.pixels for tiles in plan.passes) * frames
+        gigaflop = computed * plan.model.mflops_per_pixel / 1e3
+        self._measured[plan.model.name, plan.precision] = gigaflop / max(network_ms / 1e3, 1e-3)
 
 
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Generator[None]:
-    started = time.perf_counter()
-    yield
-    timings[stage] = round((time.perf_counter() - started) * 1000, 1)
+def decoded(data: bytes, frame: int | None, limits: Limits) -> Picture | Animation:
+    """The picture or animation in a file, its size checked from the header before any pixel is decoded."""
+    header = codec.probe(data)
+    check_pixels("the picture", header.size, limits.max_input_pixels)
+    if header.frames > 1 and frame is None:
+        # An animation is upscaled whole; its frames lie in memory together.
+        all_frames = Size(header.size.width, header.size.height * header.frames)
+        check_pixels(f"the animation of {header.frames} frames", all_frames, limits.max_output_pixels // 4)
+        return codec.decode_animation(data)
+    return codec.decode(data, frame=frame)
+
+
+def _encoding(first: Picture, options: Options, plan: Plan, *, is_animated: bool) -> codec.Encoding:
+    """How the result will be written. Raises UnsupportedFormat or PictureTooLarge where it cannot be."""
+    name = options.output_format
+    if name == "auto":
+        name = codec.natural_format(first.format, is_animated)
+    if is_animated and not codec.FORMATS[name].holds_animation:
+        raise UnsupportedFormat(
+            f"{name} holds no animation; choose output_format=webp, or one picture of it with frame=0"
+        )
+    codec.check_fits(plan.size, name)
+    codec.check_holds(name, lossless=options.lossless, bit_depth=options.bit_depth)
+    return codec.Encoding(
+        format=name,
+        quality=options.quality,
+        lossless=options.lossless,
+        bit_depth=options.bit_depth,
+        metadata=options.metadata,
+        background=options.background,
+        icc=first.icc,
+        exif=first.exif,
+        xmp=first.xmp,
+    )
+
+
+def _counted(watch: Watch, before: int, total: int) -> Watch:
+    """The watch as one frame calls it: its pixels come after `before` of `total`."""
+
+    def finished(tile: Tile) -> None:
+        watch.finished(replace(tile, done=before + tile.done, total=total))
+
+    return Watch(finished=finished, cancelled=watch.cancelled)

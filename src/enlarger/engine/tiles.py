@@ -2,33 +2,53 @@
 
 Each window of the plan is read, converted to floats, run, and its core written. A network of two stages is
 run as trunk over the window and then tail over strips of the core, which bounds the memory of the tail.
+
+Two faults are answered here and named in the notes of the run. A tile with values that are no numbers is
+computed again in f32, and so is every later one. A tile that does not fit into memory is cut in two, with the
+overlap of the plan, and only that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from enlarger.engine.geometry import Span, TilePlan, strip_length, strips
+from enlarger.engine.geometry import Size, Span, TilePlan, plan_tiles, strip_length, strips
 from enlarger.engine.networks.ops import Array, Net, Stage
 from enlarger.engine.pictures.picture import Canvas, Picture, Pixels
 from enlarger.engine.runtime import Session
-from enlarger.errors import Cancelled, NumericFault
+from enlarger.errors import Cancelled, NumericFault, OutOfMemory
 
 STRIP_PIXELS = 32_768
 """Feature pixels a strip of the tail holds: 8 kB each in f32, so about 270 MB."""
+
+SMALLEST_TILE_PIXELS = 64 * 64
+"""A window of fewer pixels is not cut any further for want of memory."""
 
 # How RGB becomes gray again, as the reference does it (ITU-R BT.601 luma).
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How a run is followed and stopped: `progress(done, total)` in input pixels, `cancelled()` between tiles."""
+class Tile:
+    """A finished rectangle of the network's result, in pixels of that result."""
 
-    progress: Callable[[int, int], None] = lambda done, total: None
+    left: int
+    top: int
+    width: int
+    height: int
+    done: int
+    """Input pixels finished so far, this rectangle included, of `total`."""
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How a run is followed and stopped: `finished(tile)` after each rectangle, `cancelled()` before each."""
+
+    finished: Callable[[Tile], None] = lambda tile: None
     cancelled: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
@@ -41,57 +61,192 @@ class Pass:
     """One network over one picture: everything that stays the same from tile to tile."""
 
     session: Session
+    safe_session: Callable[[], Session]
+    """Opens the f32 session that takes over after a numeric fault."""
     net: Net
     scale: int
     plan: TilePlan
     strip_pixels: int = STRIP_PIXELS
 
 
-def run_tiles(run: Pass, picture: Picture, canvas: Canvas, watch: Watch) -> None:
+@dataclass(slots=True)
+class Outcome:
+    """What happened besides the result. `precision` is what later pictures had better be computed in."""
+
+    precision: str
+    notes: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A rectangle to compute: spans in units of the plan, and the place of its origin in the picture."""
+
+    column: Span
+    row: Span
+
+
+def run_tiles(run: Pass, picture: Picture, canvas: Canvas, watch: Watch) -> Outcome:
     """Write the colour of `picture`, enlarged by the network, to `canvas` of `run.scale` times its size.
 
     Raises Cancelled, OutOfMemory or NumericFault. Alpha is not touched.
     """
-    done, total = 0, picture.size.pixels
-    for row in run.plan.rows:
-        band = picture.rows(row.start, row.stop)[:, :, : picture.colours]
-        for column in run.plan.columns:
-            watch.check()
-            x_nchw = _floats(band[:, column.start : column.stop])
-            for part_row, y_nchw in _computed(run, x_nchw, row, column, watch):
-                _place(canvas, y_nchw, part_row, column, run.scale)
-                done += (part_row.keep_to - part_row.keep_from) * (column.keep_to - column.keep_from)
-                watch.progress(done, total)
+    return _TileRun(run, picture, canvas, watch).complete()
 
 
-def _computed(
-    run: Pass, x_nchw: Array, row: Span, column: Span, watch: Watch
-) -> Iterator[tuple[Span, Array]]:
-    """The kept part of one window: (rows of the picture it covers, values that start at row.start)."""
-    trunk, *tail = run.net.stages
-    features = run.session.run(trunk.name, x_nchw)
-    if not tail:
-        kept = _cropped(features, row, column, run.scale)
-        yield row, kept
-        return
-    for part in _tail_strips(run, tail[0], row):
-        watch.check()
-        strip = features[:, :, part.start : part.stop]
-        y_nchw = run.session.run(tail[0].name, np.ascontiguousarray(strip))
-        moved = Span(row.start + part.start, 0, row.start + part.keep_from, row.start + part.keep_to)
-        yield moved, _cropped(y_nchw, moved, column, run.scale)
+class _TileRun:
+    """The state of one run: which session computes, what was noted, how far it is."""
+
+    def __init__(self, run: Pass, picture: Picture, canvas: Canvas, watch: Watch) -> None:
+        self._run = run
+        self._picture = picture
+        self._canvas = canvas
+        self._watch = watch
+        self._session = run.session
+        self._outcome = Outcome(run.session.precision)
+        self._done = 0
+        self._step = run.scale * run.plan.unit  # output pixels a unit
+
+    def complete(self) -> Outcome:
+        unit = self._run.plan.unit
+        for row in self._run.plan.rows:
+            band = _continued(self._picture, row, unit)
+            for column in self._run.plan.columns:
+                x_nchw = _floats(band[:, column.start * unit : column.stop * unit])
+                self._compute(x_nchw, _Window(column, row))
+        return self._outcome
+
+    def _compute(self, x_nchw: Array, window: _Window) -> None:
+        """Compute and write one window, answering the faults that can be answered."""
+        self._watch.check()
+        done = self._done
+        try:
+            self._attempt(x_nchw, window)
+        except NumericFault:
+            self._done = done
+            self._fall_back(window)
+            self._attempt(x_nchw, window)
+        except OutOfMemory as error:
+            self._done = done
+            self._halve(x_nchw, window, error)
+
+    def _attempt(self, x_nchw: Array, window: _Window) -> None:
+        trunk, *tail = self._run.net.stages
+        features = self._session.run(trunk.name, x_nchw)
+        if not tail:
+            self._write(features, window)
+            return
+        for part in self._tail_strips(tail[0], window):
+            self._watch.check()
+            strip = np.ascontiguousarray(features[:, :, part.start : part.stop])
+            y_nchw = self._session.run(tail[0].name, strip)
+            origin = window.row.start
+            row = Span(
+                origin + part.start, origin + part.stop, origin + part.keep_from, origin + part.keep_to
+            )
+            self._write(y_nchw, _Window(window.column, row))
+
+    def _tail_strips(self, tail: Stage, window: _Window) -> tuple[Span, ...]:
+        """Strips over the kept rows of a window, in rows of the window.
+
+        All windows of the plan get strips of one shape; a part of a window that did not fit into memory gets
+        strips that are smaller in proportion.
+        """
+        row, halo = window.row, tail.halo or 0
+        within = row.stop - row.start
+        whole = self._run.plan.window.pixels // self._run.plan.unit**2
+        # strip_pixels · (pixels of this window ÷ pixels of a whole one) ÷ width of this window
+        most = max(2 * halo + 1, self._run.strip_pixels * within // whole)
+        longest_core = max(span.keep_to - span.keep_from for span in (row, *self._run.plan.rows))
+        length = strip_length(min(longest_core, within), within=within, most=most, halo=halo)
+        return strips(
+            row.keep_from - row.start, row.keep_to - row.start, within=within, length=length, halo=halo
+        )
+
+    def _write(self, y_nchw: Array, window: _Window) -> None:
+        """Place what a window keeps of its result. Raises NumericFault when that is not all finite."""
+        row, column, step = window.row, window.column, self._step
+        kept = y_nchw[
+            0,
+            :,
+            (row.keep_from - row.start) * step : (row.keep_to - row.start) * step,
+            (column.keep_from - column.start) * step : (column.keep_to - column.start) * step,
+        ].transpose(1, 2, 0)  # (h, w, 3)
+        if not np.isfinite(kept).all():
+            raise NumericFault(
+                f"the network gave values that are no numbers around x={column.start}, y={row.start}"
+            )
+        top, left = row.keep_from * step, column.keep_from * step
+        # Where the picture is no multiple of the unit, the continuation is cut off again.
+        kept = kept[: self._canvas.size.height - top, : self._canvas.size.width - left]
+        if self._canvas.array.shape[2] == 1:
+            kept = (np.clip(kept, 0.0, 1.0) @ LUMA)[:, :, None]
+        self._canvas.write(top, left, kept)
+        self._report(top, left, kept.shape[0], kept.shape[1])
+
+    def _report(self, top: int, left: int, height: int, width: int) -> None:
+        self._done += height * width
+        total = self._canvas.size.pixels
+        area = self._run.scale**2
+        tile = Tile(
+            left=left, top=top, width=width, height=height, done=self._done // area, total=total // area
+        )
+        self._watch.finished(tile)
+
+    def _fall_back(self, window: _Window) -> None:
+        """Go on in f32, if that is not what failed."""
+        if self._session.precision == "f32":
+            raise NumericFault(
+                "the network gave values that are no numbers even in f32: the weights may be damaged, "
+                "see `enlarger doctor`"
+            )
+        self._outcome.notes.append(
+            f"values that were no numbers in {self._session.precision} at x={window.column.start}, "
+            f"y={window.row.start}: computed in f32 from there on"
+        )
+        self._session = self._run.safe_session()
+        self._outcome.precision = self._session.precision
+
+    def _halve(self, x_nchw: Array, window: _Window, error: OutOfMemory) -> None:
+        """Compute the window in halves, with the plan's overlap between them."""
+        unit = self._run.plan.unit
+        size = Size(x_nchw.shape[3], x_nchw.shape[2])
+        halves = plan_tiles(size, overlap=self._run.plan.overlap, max_pixels=size.pixels * 3 // 4, unit=unit)
+        if size.pixels < SMALLEST_TILE_PIXELS or halves.tiles == 1:
+            raise OutOfMemory(f"a tile of {size.width}×{size.height} does not fit into memory") from error
+        self._outcome.notes.append(
+            f"too little memory for a tile of {size.width}×{size.height}: computed as {halves.tiles} smaller ones"
+        )
+        for row in halves.rows:
+            for column in halves.columns:
+                part = _Window(_nested(window.column, column), _nested(window.row, row))
+                if part.column.keep_from < part.column.keep_to and part.row.keep_from < part.row.keep_to:
+                    cut = x_nchw[
+                        :, :, row.start * unit : row.stop * unit, column.start * unit : column.stop * unit
+                    ]
+                    self._compute(np.ascontiguousarray(cut), part)
 
 
-def _tail_strips(run: Pass, tail: Stage, row: Span) -> tuple[Span, ...]:
-    """Strips over the kept rows of a window, in rows of the window. All strips of a plan have one shape."""
-    window = run.plan.window
-    halo = tail.halo or 0
-    longest_core = max(span.keep_to - span.keep_from for span in run.plan.rows)
-    most = max(2 * halo + 1, run.strip_pixels // window.width)
-    length = strip_length(longest_core, within=window.height, most=most, halo=halo)
-    return strips(
-        row.keep_from - row.start, row.keep_to - row.start, within=window.height, length=length, halo=halo
-    )
+def _nested(outer: Span, inner: Span) -> Span:
+    """A span inside the window `outer`, in the coordinates of the picture; keeps nothing `outer` does not."""
+    start = outer.start
+    keep_from = max(outer.keep_from, start + inner.keep_from)
+    keep_to = min(outer.keep_to, start + inner.keep_to)
+    return Span(start + inner.start, start + inner.stop, keep_from, keep_to)
+
+
+def _continued(picture: Picture, row: Span, unit: int) -> Pixels:
+    """The colour of a band of rows, mirrored at the right and bottom up to a whole number of units."""
+    height, width = picture.size.height, picture.size.width
+    band = picture.rows(row.start * unit, min(row.stop * unit, height))[:, :, : picture.colours]
+    below, right = (row.stop - row.start) * unit - band.shape[0], -width % unit
+    if not below and not right:
+        return band
+    if below and band.shape[0] <= below:
+        # Too few rows to mirror in this band: take them from the picture above it.
+        above = picture.rows(max(0, height - below - 1), height)[:, :, : picture.colours]
+        mirrored = np.pad(above, ((0, below), (0, 0), (0, 0)), mode="reflect")[above.shape[0] :]
+        band, below = np.concatenate([band, mirrored]), 0
+    return np.pad(band, ((0, below), (0, right), (0, 0)), mode="reflect")
 
 
 def _floats(pixels: Pixels) -> Array:
@@ -99,25 +254,3 @@ def _floats(pixels: Pixels) -> Array:
     top_value = np.float32(np.iinfo(pixels.dtype).max)
     planes = pixels.astype(np.float32).transpose(2, 0, 1)[None] / top_value
     return np.ascontiguousarray(np.broadcast_to(planes, (1, 3, *planes.shape[2:])))
-
-
-def _cropped(y_nchw: Array, row: Span, column: Span, scale: int) -> Array:
-    """What a window keeps of its result. Raises NumericFault when that is not all finite."""
-    kept = y_nchw[
-        :,
-        :,
-        (row.keep_from - row.start) * scale : (row.keep_to - row.start) * scale,
-        (column.keep_from - column.start) * scale : (column.keep_to - column.start) * scale,
-    ]
-    if not np.isfinite(kept).all():
-        raise NumericFault(
-            f"the network gave values that are not numbers for the tile at x={column.start}, y={row.start}"
-        )
-    return kept
-
-
-def _place(canvas: Canvas, y_nchw: Array, row: Span, column: Span, scale: int) -> None:
-    values = y_nchw[0].transpose(1, 2, 0)  # (h, w, 3)
-    if canvas.array.shape[2] == 1:
-        values = (np.clip(values, 0.0, 1.0) @ LUMA)[:, :, None]
-    canvas.write(row.keep_from * scale, column.keep_from * scale, values)

@@ -1,0 +1,181 @@
+"""enlarge(): one picture through the steps of its plan, from row bands to the finished pixels.
+
+bleed ─▶ network × passes ─▶ resize ─▶ mix with a plain resize ─▶ alpha ─▶ crop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from enlarger.engine.colour_lock import lock_colour
+from enlarger.engine.geometry import Size
+from enlarger.engine.networks.architectures import ARCHITECTURES
+from enlarger.engine.options import Options
+from enlarger.engine.pictures.colour import bleed, linear_to_srgb, srgb_to_linear
+from enlarger.engine.pictures.picture import Canvas, Picture, Pixels, open_canvas
+from enlarger.engine.pictures.resample import resample, unit_floats
+from enlarger.engine.plan import Plan
+from enlarger.engine.runtime import Session
+from enlarger.engine.tiles import Pass, Tile, Watch, run_tiles
+from enlarger.engine.timing import Timings, timed
+
+MIX_ROWS = 128
+"""Rows mixed at a time: floats exist for these only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a run computes with. `safe_session` opens the f32 session that takes over after a numeric fault."""
+
+    session: Session
+    safe_session: Callable[[], Session]
+    scratch: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enlarged:
+    """`precision` is what the last tile was computed in; `fallbacks` say why, if that is not the plan's."""
+
+    pixels: Pixels
+    precision: str
+    fallbacks: tuple[str, ...]
+
+
+def pixels_to_run(plan: Plan, options: Options, *, has_alpha: bool) -> int:
+    """Input pixels of all network passes over one picture: the total that its progress counts to."""
+    once = sum(tiles.size.pixels for tiles in plan.passes)
+    return once * (2 if has_alpha and options.alpha == "network" else 1)
+
+
+def enlarge(
+    picture: Picture, plan: Plan, options: Options, means: Means, watch: Watch, timings: Timings
+) -> Enlarged:
+    """Run the plan. Raises Cancelled, OutOfMemory, NumericFault or InvalidPicture."""
+    final = open_canvas(plan.target.resized, picture.channels, plan.depth, means.scratch)
+    colour = final.layer(0, picture.colours)
+    run = _Run(plan, means, watch, timings)
+    with timed(timings, "prepare"):
+        source = _opaque(picture) if picture.has_alpha else picture
+    run.enlarge_into(colour, source)
+    if options.colour_lock:
+        with timed(timings, "colour_lock"):
+            lock_colour(colour, source)
+    if options.strength < 1.0:
+        with timed(timings, "mix"):
+            _mix(colour, source, options.strength, plan, means.scratch)
+    if picture.has_alpha:
+        alpha = final.layer(picture.colours, picture.channels)
+        if options.alpha == "network":
+            run.enlarge_into(alpha, _alpha_of(picture))
+        else:
+            with timed(timings, "resize"):
+                resample(_alpha_of(picture).rows, picture.size, alpha)
+    return Enlarged(_middle(final.array, plan.target.output), run.precision, tuple(run.fallbacks))
+
+
+class _Run:
+    """The passes of one picture: where the next one starts, and in which session."""
+
+    def __init__(self, plan: Plan, means: Means, watch: Watch, timings: Timings) -> None:
+        self._plan = plan
+        self._means = means
+        self._watch = watch
+        self._timings = timings
+        self._session = means.session
+        self._before = 0
+        self.precision = means.session.precision
+        self.fallbacks: list[str] = []
+
+    def enlarge_into(self, canvas: Canvas, picture: Picture) -> None:
+        """All passes over `picture`, then the resize to the size of `canvas`."""
+        colours = canvas.array.shape[2]
+        for tiles in self._plan.passes:
+            scale = self._plan.model.scale
+            size = Size(tiles.size.width * scale, tiles.size.height * scale)
+            is_last = tiles is self._plan.passes[-1]
+            fits = is_last and size == canvas.size
+            native = canvas if fits else open_canvas(size, colours, self._plan.depth, self._means.scratch)
+            work = Pass(
+                session=self._session,
+                safe_session=self._safe,
+                net=ARCHITECTURES[self._plan.model.net],
+                scale=scale,
+                plan=tiles,
+            )
+            with timed(self._timings, "network"):
+                outcome = run_tiles(work, picture, native, self._watched(size, canvas.size))
+            self.fallbacks += outcome.notes
+            self._before += tiles.size.pixels
+            picture = Picture.from_array(native.array)
+        if picture.size != canvas.size:
+            with timed(self._timings, "resize"):
+                resample(picture.rows, picture.size, canvas)
+
+    def _safe(self) -> Session:
+        self._session = self._means.safe_session()
+        self.precision = self._session.precision
+        return self._session
+
+    def _watched(self, native: Size, output: Size) -> Watch:
+        """The watch as this pass has to call it: progress over all passes, rectangles in output pixels."""
+        before = self._before
+
+        def finished(tile: Tile) -> None:
+            across, down = output.width / native.width, output.height / native.height
+            left, top = int(tile.left * across), int(tile.top * down)
+            right = round((tile.left + tile.width) * across)
+            bottom = round((tile.top + tile.height) * down)
+            self._watch.finished(
+                Tile(
+                    left=left,
+                    top=top,
+                    width=right - left,
+                    height=bottom - top,
+                    done=before + tile.done,
+                    total=tile.total,
+                )
+            )
+
+        return Watch(finished=finished, cancelled=self._watch.cancelled)
+
+
+def _mix(colour: Canvas, source: Picture, strength: float, plan: Plan, scratch: Path | None) -> None:
+    """Blend the plain resize of `source` into `colour`, band by band, in linear light."""
+    plain = open_canvas(colour.size, source.colours, plan.depth, scratch)
+    resample(lambda top, bottom: source.rows(top, bottom)[:, :, : source.colours], source.size, plain)
+    share, rest = np.float32(strength), np.float32(1.0 - strength)
+    for top in range(0, colour.size.height, MIX_ROWS):
+        bottom = min(colour.size.height, top + MIX_ROWS)
+        mixed = share * _linear(colour, top, bottom) + rest * _linear(plain, top, bottom)
+        colour.write(top, 0, linear_to_srgb(np.asarray(mixed, np.float32)))
+
+
+def _linear(canvas: Canvas, top: int, bottom: int) -> npt.NDArray[np.float32]:
+    # The curve of sRGB, whatever the profile says: the common profiles differ from it by little.
+    return srgb_to_linear(unit_floats(canvas.rows(top, bottom)))
+
+
+def _opaque(picture: Picture) -> Picture:
+    """The colour of a picture with alpha, what is hidden under full transparency filled from around it."""
+    return Picture.from_array(bleed(picture.rows(0, picture.size.height)))
+
+
+def _alpha_of(picture: Picture) -> Picture:
+    """The alpha of a picture as a gray picture."""
+    return Picture(
+        size=picture.size,
+        colours=1,
+        has_alpha=False,
+        depth=picture.depth,
+        rows=lambda top, bottom: picture.rows(top, bottom)[:, :, picture.colours :],
+    )
+
+
+def _middle(pixels: Pixels, size: Size) -> Pixels:
+    left, top = (pixels.shape[1] - size.width) // 2, (pixels.shape[0] - size.height) // 2
+    return pixels[top : top + size.height, left : left + size.width]

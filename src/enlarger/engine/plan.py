@@ -1,0 +1,228 @@
+"""Plan: everything that is decided before a pixel is computed. A pure function; same arguments, same plan.
+
+The plan names the model, precision, passes, tiles and exact size, and estimates memory and time. What it had
+to choose on its own stands in `notes`, which go into the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from enlarger.engine.geometry import Size, Target, TilePlan, plan_tiles, target_of
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
+from enlarger.engine.options import Options
+from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge, RuntimeUnavailable
+
+MAX_TILE_PIXELS = 600_000
+"""Feature pixels of one window. In f32 the trunk of x4plus needs 2.3 kB each: 1.4 GB."""
+
+TRUNK_BYTES = {"f32": 2300, "bf16": 1250, "f16": 1250}
+"""Memory of a window's pixel while the trunk of an RRDB net runs, measured with OpenVINO on 384² and 736×784."""
+COMPACT_BYTES = {"f32": 1100, "bf16": 600, "f16": 600}
+"""The same for compact nets."""
+BASE_BYTES = 450_000_000
+"""Interpreter, libraries, weights and the strips of the tail."""
+
+QUICK_SECONDS = 60.0
+"""`model=auto` leaves the large networks for pictures whose estimate with them is longer than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The largest pictures an engine accepts, in pixels."""
+
+    max_input_pixels: int = 64_000_000
+    max_output_pixels: int = 400_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """What the plan needs to know of the machine.
+
+    `precisions`: what the runtime computes in, the one that auto means first. `gflops(model, precision)`: how
+    fast it is. `is_present(model)`: whether the weights are here.
+    """
+
+    runtime: str
+    precisions: tuple[str, ...]
+    gflops: Callable[[str, str], float]
+    is_present: Callable[[ModelSpec], bool]
+    max_tile_pixels: int = MAX_TILE_PIXELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What the plan needs to know of the picture."""
+
+    size: Size
+    depth: int = 8
+    has_alpha: bool = False
+    frames: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What upscaling a picture will do."""
+
+    model: ModelSpec
+    runtime: str
+    precision: str
+    passes: tuple[TilePlan, ...]
+    """The tiles of each run of the network, the first over the picture itself."""
+    target: Target
+    depth: int
+    """Bits a sample of the result."""
+    memory_bytes: int
+    """Estimate of the largest memory needed at once."""
+    seconds: float
+    """Estimate of the time the network takes."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> Size:
+        """Of the result."""
+        return self.target.output
+
+    @property
+    def work_ratio(self) -> float:
+        """Pixels computed ÷ pixels there are, over all passes."""
+        computed = sum(tiles.tiles * tiles.window.pixels for tiles in self.passes)
+        return computed / sum(tiles.size.pixels for tiles in self.passes)
+
+
+def make_plan(
+    subject: Subject, options: Options, *, models: Mapping[str, ModelSpec], limits: Limits, ability: Ability
+) -> Plan:
+    """Raises InvalidOption, PictureTooLarge, RuntimeUnavailable or ModelUnavailable: the refusal before any work."""
+    check_pixels("the picture", subject.size, limits.max_input_pixels)
+    target = target_of(subject.size, options)
+    check_pixels("the result", target.output, limits.max_output_pixels)
+    check_pixels("the picture resized to fill the box", target.resized, 2 * limits.max_output_pixels)
+    depth = options.bit_depth or subject.depth
+    precision, notes = _precision(options, max(depth, subject.depth), ability)
+    spec, why = _model(subject, target, options, models=models, ability=ability, precision=precision)
+    if options.denoise != 1.0 and not spec.has_denoise:
+        raise InvalidOption(
+            f"denoise={options.denoise:g} has no meaning for {spec.name}; only realesr-general-x4v3 has this knob",
+            "denoise",
+        )
+    passes = _passes(subject.size, spec, options, limits, ability.max_tile_pixels)
+    return Plan(
+        model=spec,
+        runtime=ability.runtime,
+        precision=precision,
+        passes=passes,
+        target=target,
+        depth=depth,
+        memory_bytes=_memory(passes, spec, precision, target, depth, subject),
+        seconds=_seconds(passes, spec, subject, ability.gflops(spec.name, precision)),
+        notes=(*notes, *why),
+    )
+
+
+def check_pixels(what: str, size: Size, limit: int) -> None:
+    """Raises PictureTooLarge when `size` has more pixels than `limit`."""
+    if size.pixels > limit:
+        raise PictureTooLarge(
+            f"{what} is {size.width}×{size.height}, {size.pixels / 1e6:.1f} megapixels; "
+            f"the limit is {limit / 1e6:g}; send a smaller picture or a smaller scale"
+        )
+
+
+def _precision(options: Options, depth: int, ability: Ability) -> tuple[str, tuple[str, ...]]:
+    able, asked = ability.precisions, options.precision
+    if asked == "auto":
+        if depth == 16 and able[0] != "f32":
+            # bf16 has 8 bits of mantissa: of a 252-step 16-bit ramp 18 values are left.
+            return "f32", ("16 bits a sample: computed in f32",)
+        return able[0], ()
+    if asked not in able:
+        raise RuntimeUnavailable(
+            f"this machine computes in {' and '.join(sorted(able))}, not in {asked}; use precision=auto"
+        )
+    if depth == 16 and asked != "f32":
+        return asked, (f"{asked} was asked for: it keeps about 8 of the 16 bits a sample",)
+    return asked, ()
+
+
+def _model(
+    subject: Subject,
+    target: Target,
+    options: Options,
+    *,
+    models: Mapping[str, ModelSpec],
+    ability: Ability,
+    precision: str,
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    if options.model != "auto":
+        if options.model not in models:
+            raise InvalidOption(
+                f"model must be one of {', '.join(models)} or auto, not {options.model!r}", "model"
+            )
+        return models[options.model], ()
+
+    def seconds(spec: ModelSpec) -> float:
+        return spec.mflops_per_pixel * subject.size.pixels / 1e3 / ability.gflops(spec.name, precision)
+
+    present = {name: spec for name, spec in models.items() if ability.is_present(spec)}
+    factor = max(target.resized.width / subject.size.width, target.resized.height / subject.size.height)
+    name, why = choose_model(factor, present, seconds)
+    return models[name], (f"model=auto chose {name}: {why}",)
+
+
+def choose_model(
+    factor: float, present: Mapping[str, ModelSpec], seconds: Callable[[ModelSpec], float]
+) -> tuple[str, str]:
+    """The model for an enlargement by `factor`, of those that are `present`, and the reason.
+
+    Up to ×2 the ×2 network does the work at a quarter of the cost. Where x4plus would take longer than
+    QUICK_SECONDS, the compact general network does it at a fifteenth. Raises ModelUnavailable when nothing is here.
+    """
+    if factor <= 2 and "RealESRGAN_x2plus" in present:
+        return "RealESRGAN_x2plus", "up to ×2 it costs a quarter of x4plus"
+    if DEFAULT_MODEL in present:
+        estimate = seconds(present[DEFAULT_MODEL])
+        if estimate > QUICK_SECONDS and "realesr-general-x4v3" in present:
+            return "realesr-general-x4v3", f"{DEFAULT_MODEL} would take about {estimate:.0f} s"
+        return DEFAULT_MODEL, "the best for photographs of the models on this machine"
+    if not present:
+        raise ModelUnavailable("no model is on this machine; get one with: enlarger models pull")
+    return next(iter(present)), "the only model on this machine"
+
+
+def _passes(
+    size: Size, spec: ModelSpec, options: Options, limits: Limits, max_tile_pixels: int
+) -> tuple[TilePlan, ...]:
+    overlap = spec.overlap_exact if options.tile_mode == "exact" else spec.overlap_fast
+    unit = spec.unit
+    plans: list[TilePlan] = []
+    for index in range(options.passes):
+        plans.append(plan_tiles(size, overlap=overlap, max_pixels=max_tile_pixels * unit**2, unit=unit))
+        size = Size(size.width * spec.scale, size.height * spec.scale)
+        # The network's own result may be larger than what is kept of it; one ×4 over the limit still fits.
+        check_pixels(f"the network's result of pass {index + 1}", size, 16 * limits.max_output_pixels)
+    return tuple(plans)
+
+
+def _memory(
+    passes: tuple[TilePlan, ...],
+    spec: ModelSpec,
+    precision: str,
+    target: Target,
+    depth: int,
+    subject: Subject,
+) -> int:
+    sample_bytes = depth // 8
+    channels = 4 if subject.has_alpha else 3
+    native = max(tiles.size.pixels for tiles in passes) * spec.scale**2 * 3 * sample_bytes
+    result = target.resized.pixels * channels * sample_bytes
+    source = subject.size.pixels * channels * subject.depth // 8
+    per_pixel = (TRUNK_BYTES if spec.net == "rrdbnet" else COMPACT_BYTES)[precision]
+    window = max(tiles.window.pixels for tiles in passes) // spec.unit**2 * per_pixel
+    return BASE_BYTES + source + native + result + window
+
+
+def _seconds(passes: tuple[TilePlan, ...], spec: ModelSpec, subject: Subject, gflops: float) -> float:
+    computed = sum(tiles.tiles * tiles.window.pixels for tiles in passes)
+    return round(spec.mflops_per_pixel * computed * subject.frames / 1e3 / gflops, 3)

@@ -1,0 +1,90 @@
+"""Result: finished pixels, how to write them, and the report of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import enlarger
+from enlarger.engine.geometry import Size
+from enlarger.engine.options import Options
+from enlarger.engine.pictures import codec
+from enlarger.engine.pictures.picture import Pixels
+from enlarger.engine.plan import Plan
+from enlarger.engine.timing import Timings, timed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished picture. `frames` are (h, w, 1..4) uint8 or uint16 arrays, one unless it is an animation."""
+
+    frames: tuple[Pixels, ...]
+    encoding: codec.Encoding
+    report: dict[str, Any]
+    """Model and weights, precision, passes, tiles, conversions, fallbacks, timings; see docs/library.md."""
+    delays_ms: tuple[int, ...] = ()
+    loop: int = 0
+
+    @property
+    def pixels(self) -> Pixels:
+        """The picture, or the first frame."""
+        return self.frames[0]
+
+    @property
+    def size(self) -> Size:
+        return Size(self.pixels.shape[1], self.pixels.shape[0])
+
+    @property
+    def format(self) -> str:
+        return self.encoding.format
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, in the format of the options. Adds the time and any conversion to the report."""
+        with timed(self.report["timings_ms"], "encode"):
+            notes = (
+                codec.encode_animation(self.frames, self.delays_ms, self.loop, Path(path), self.encoding)
+                if self.delays_ms
+                else codec.encode(self.pixels, Path(path), self.encoding)
+            )
+        conversions: list[str] = self.report["conversions"]
+        conversions += [note for note in notes if note not in conversions]
+
+
+def report_of(
+    plan: Plan,
+    options: Options,
+    *,
+    device: str,
+    weights_sha256: str,
+    precision: str,
+    conversions: Sequence[str],
+    fallbacks: Sequence[str],
+    timings: Timings,
+) -> dict[str, Any]:
+    """What is told of a result, in JSON types."""
+    first = plan.passes[0]
+    return {
+        "engine": enlarger.__version__,
+        "model": plan.model.name,
+        "weights_sha256": weights_sha256,
+        "runtime": plan.runtime,
+        "device": device,
+        "precision": precision,
+        "input": list(first.size),
+        "output": list(plan.size),
+        "depth": plan.depth,
+        "passes": len(plan.passes),
+        "tile_mode": options.tile_mode,
+        "tiles": sum(tiles.tiles for tiles in plan.passes),
+        "window": list(first.window),
+        "overlap": first.overlap if first.tiles > 1 else 0,
+        "work_ratio": round(plan.work_ratio, 4),
+        "strength": options.strength,
+        "colour_lock": options.colour_lock,
+        "choices": list(plan.notes),
+        "conversions": list(dict.fromkeys(conversions)),
+        "fallbacks": list(dict.fromkeys(fallbacks)),
+        "timings_ms": timings,
+    }
