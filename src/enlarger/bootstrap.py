@@ -63,6 +63,7 @@ async def run_service(settings: Settings, announce: Callable[[str, str], None]) 
         ChildConfig(
             device=settings.device,
             threads=settings.threads,
+            weights_dir=settings.weights_dir,
             max_input_megapixels=settings.max_input_megapixels,
             max_output_megapixels=settings.max_output_megapixels,
         )

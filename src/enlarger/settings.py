@@ -69,6 +69,9 @@ class Settings(BaseSettings):
         (), description="Ports that picture URLs may name besides 80 and 443, e.g. 8080,9000."
     )
 
+    weights_dir: Path | None = Field(
+        None, description="Folder of pulled and imported models; `~/.cache/enlarger/weights` when not given."
+    )
     device: str = Field(
         "auto", description="Device to compute on: auto, cpu or a name from `enlarger doctor`."
     )
@@ -76,10 +79,10 @@ class Settings(BaseSettings):
         0, ge=0, le=1024, description="CPU threads of the computation; 0 lets the runtime choose."
     )
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "weights_dir")
     @classmethod
-    def _home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
 
     @field_validator("public_base_url")
     @classmethod

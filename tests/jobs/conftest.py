@@ -78,7 +78,7 @@ class Device:
             raise self.raises
         target.write_bytes(b"upscaled " + source.read_bytes())
         on_progress(1.0)
-        return Copied(media_type=f"image/{options.output_format}")
+        return Copied(media_type=f"image/{options.output_format.replace('auto', 'png')}")
 
 
 class PictureServer(socketserver.ThreadingTCPServer):

@@ -9,8 +9,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from enlarger.engine.networks.cards import models
 from enlarger.engine.options import Options
-from enlarger.errors import NotFound, Overloaded, Unauthorized
+from enlarger.errors import InvalidOption, NotFound, Overloaded, Unauthorized
 from enlarger.jobs import links
 from enlarger.jobs.blobs import Blobs
 from enlarger.jobs.job import EXTENSIONS, Job, Key, Output
@@ -75,6 +76,7 @@ class Service:
         image: http(s) URL, data URI or base64. echo: the request as sent; an inline picture in its `image` is
         replaced by a note of its size. Raises InvalidOption(field="image"), PayloadTooLarge, Overloaded.
         """
+        check_model(options.model, self._settings.weights_dir)
         source = parse_image(image, self._settings.max_inline_bytes)
         await self._check_backlog()
         job_id = self._new_id()
@@ -141,3 +143,10 @@ class Service:
             raise Overloaded(
                 f"The server holds {limit} unfinished jobs, as many as it takes (max_backlog_jobs): try again later"
             )
+
+
+def check_model(name: str, weights_dir: Path | None) -> None:
+    """Raises InvalidOption for a name of no model. Whether its weights are here shows when the job runs."""
+    known = models(weights_dir)
+    if name != "auto" and name not in known:
+        raise InvalidOption(f"model must be one of {', '.join(known)} or auto, not {name!r}", "model")
