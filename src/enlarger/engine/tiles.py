@@ -121,13 +121,16 @@ class _TileRun:
         done = self._done
         try:
             self._attempt(x_nchw, window)
-        except NumericFault:
-            self._done = done
+            return
+        except (NumericFault, OutOfMemory) as error:
+            fault = type(error)(error.message)
+        # Answered out here: inside the handler the traceback would keep the arrays of the failed attempt alive.
+        self._done = done
+        if isinstance(fault, NumericFault):
             self._fall_back(window)
             self._attempt(x_nchw, window)
-        except OutOfMemory as error:
-            self._done = done
-            self._halve(x_nchw, window, error)
+        else:
+            self._halve(x_nchw, window, fault)
 
     def _attempt(self, x_nchw: Array, window: _Window) -> None:
         trunk, *tail = self._run.net.stages
@@ -206,13 +209,13 @@ class _TileRun:
         self._session = self._run.safe_session()
         self._outcome.precision = self._session.precision
 
-    def _halve(self, x_nchw: Array, window: _Window, error: OutOfMemory) -> None:
+    def _halve(self, x_nchw: Array, window: _Window, fault: OutOfMemory) -> None:
         """Compute the window in halves, with the plan's overlap between them."""
         unit = self._run.plan.unit
         size = Size(x_nchw.shape[3], x_nchw.shape[2])
         halves = plan_tiles(size, overlap=self._run.plan.overlap, max_pixels=size.pixels * 3 // 4, unit=unit)
         if size.pixels < SMALLEST_TILE_PIXELS or halves.tiles == 1:
-            raise OutOfMemory(f"a tile of {size.width}×{size.height} does not fit into memory") from error
+            raise OutOfMemory(f"a tile of {size.width}×{size.height} does not fit into memory") from fault
         self._outcome.notes.append(
             f"too little memory for a tile of {size.width}×{size.height}: computed as {halves.tiles} smaller ones"
         )

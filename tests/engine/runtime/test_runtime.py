@@ -70,14 +70,16 @@ from enlarger.engine.pipeline import Engine
 from enlarger.errors import OutOfMemory
 
 engine, options = Engine(), Options(model="RealESRGAN_x4plus_anime_6B", precision="f32")
-small, large = (Picture.from_array(np.zeros((side, side), np.uint8)) for side in (32, 700))
+small, large = (Picture.from_array(np.zeros((side, side), np.uint8)) for side in (32, 1200))
 engine.upscale(small, options)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)
 try:
     engine.upscale(large, options)
 except OutOfMemory as error:
-    print(error.code, *engine.upscale(small, options).size)
+    print(error.code)
+print(*engine.upscale(small, options).size)
+engine.upscale(Picture.from_array(np.zeros((200, 330), np.uint8)), options)
 """
 
 
@@ -89,12 +91,14 @@ def test_too_little_memory_is_an_error_after_which_the_session_works() -> None:
 
 
 def test_an_unknown_runtime_or_precision_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeUnavailable, match="no runtime 'abacus'; choose one of openvino, numpy"):
+    with pytest.raises(RuntimeUnavailable, match="no runtime 'abacus'; choose one of openvino, torch, numpy"):
         open_runtime("abacus")
     with pytest.raises(RuntimeUnavailable, match="computes in bf16 and f32, not in f64; use precision=auto"):
         choose_precision(NumPy(), "f64")
     assert choose_precision(NumPy(), "auto") == NumPy().precisions()[0]
-    row = RuntimeRow(module="m", cls="C", package="no_such_package", install="pip install no-such-package")
+    row = RuntimeRow(
+        module="m", cls="C", kinds=("cpu",), package="no_such_package", install="pip install no-such-package"
+    )
     monkeypatch.setitem(RUNTIMES, "missing", row)  # type: ignore[arg-type]
     with pytest.raises(
         RuntimeUnavailable, match="missing needs a package that is missing: pip install no-such"

@@ -77,12 +77,14 @@ class _Session:
         self._fixed_shape: OrderedDict[tuple[str, int, int], ov.InferRequest] = OrderedDict()
 
     def run(self, stage: str, x_nchw: Array) -> Array:
-        request = self._request(stage, *x_nchw.shape[2:])
         try:
-            outputs = request.infer([np.ascontiguousarray(x_nchw)], share_inputs=True)
+            request = self._request(stage, *x_nchw.shape[2:])
+            return request.infer([np.ascontiguousarray(x_nchw)], share_inputs=True)[0]
         except (RuntimeError, MemoryError) as error:
+            # Graphs hold on to the memory of their last run: the next attempt needs it more.
+            self._fixed_shape.clear()
+            self._any_shape.clear()
             raise _translated(error) from error
-        return outputs[0]
 
     def _request(self, name: str, height: int, width: int) -> ov.InferRequest:
         if height * width < STATIC_FROM_PIXELS:
@@ -101,10 +103,7 @@ class _Session:
         shape = ov.PartialShape([1, stage.channels(self._hyper), height, width])
         x = op.parameter(shape, np.float32)
         model = _model([stage.forward(self._ops, x, self._hyper)], [x])
-        try:
-            return self._core.compile_model(model, self._plugin, self._config).create_infer_request()
-        except RuntimeError as error:
-            raise _translated(error) from error
+        return self._core.compile_model(model, self._plugin, self._config).create_infer_request()
 
 
 class _GraphOps:
@@ -157,7 +156,8 @@ def _shaped(name: str, tensor: Array) -> Array:
     return tensor.reshape(1, -1, 1, 1) if name.endswith(".bias") else tensor
 
 
-_MEMORY_WORDS = ("bad_alloc", "memory", "out_of_resources", "allocation")
+# "temporarily unavailable" is what a thread says that finds no room for its stack.
+_MEMORY_WORDS = ("alloc", "memory", "out_of_resources", "resource temporarily unavailable")
 
 
 def _translated(error: BaseException) -> OutOfMemory | RuntimeUnavailable:
