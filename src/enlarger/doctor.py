@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from enlarger.engine import machine, selftest
+from enlarger.engine import machine, safety, selftest
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
 from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models, place
@@ -45,6 +45,7 @@ def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[
     yield Finding("runtimes", f"{chosen.runtime} of {', '.join(map(_versioned, RUNTIMES))}")
     yield Finding("precision", f"{precision}: {_reason(runtime, precision, chosen.name)}")
     yield Finding("sandbox", sandbox_state())
+    yield Finding("nsfw check", _safety())
     yield Finding("weights", str(folder))
     for spec in models(folder).values():
         yield _model(spec, runtime, precision, folder)
@@ -98,3 +99,9 @@ def _reason(runtime: Runtime, precision: str, device: str) -> str:
     if "bf16" in runtime.precisions():
         return "this CPU has bf16 but no AMX, where f32 is quicker"
     return "this CPU has no bf16 arithmetic"
+
+
+def _safety() -> str:
+    if safety.is_available():
+        return "open_nsfw, on every result of the server"
+    return "not installed, no result is checked: pip install 'enlarger[safety]'"

@@ -16,13 +16,15 @@ import psutil
 import pytest
 
 from enlarger.engine import child as child_module
-from enlarger.engine.child import ChildConfig, DeviceChild, Finished
+from enlarger.engine import safety
+from enlarger.engine.child import ChildConfig, DeviceChild, Finished, Progress
 from enlarger.engine.options import Options
 from enlarger.engine.pipeline import Engine
 from enlarger.errors import (
     DeviceCrashed,
     EnlargerError,
     FeatureUnavailable,
+    InvalidOption,
     InvalidPicture,
     PictureTooLarge,
     UnsupportedFormat,
@@ -95,15 +97,40 @@ async def become_busy(pid: int) -> None:
 async def test_the_result_is_that_of_an_engine_in_this_process(
     child: DeviceChild, pictures: Path, tmp_path: Path
 ) -> None:
-    fractions: list[float] = []
-    finished = await child.upscale(pictures / "small.png", tmp_path / "child.png", QUICK, fractions.append)
+    seen: list[Progress] = []
+    finished = await child.upscale(pictures / "small.png", tmp_path / "child.png", QUICK, seen.append)
     Engine().upscale((pictures / "small.png").read_bytes(), QUICK).save(tmp_path / "here.png")
     assert (tmp_path / "child.png").read_bytes() == (tmp_path / "here.png").read_bytes()
     assert (finished.media_type, finished.width, finished.height) == ("image/png", 100, 75)
     assert finished.report["output"] == [100, 75]
     assert set(finished.report["timings_ms"]) >= {"decode", "network", "encode"}
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1.0
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+    assert seen[-1].fraction == 1.0
+    assert (seen[-1].left, seen[-1].top, seen[-1].width, seen[-1].height) == (0, 0, 100, 75)
+
+
+async def test_a_plan_tells_what_the_run_then_does(
+    child: DeviceChild, pictures: Path, tmp_path: Path
+) -> None:
+    planned = await child.plan(pictures / "small.png", QUICK)
+    finished = await upscale(child, pictures / "small.png", tmp_path / "out.png")
+    told = {name: finished.report[name] for name in ("model", "precision", "input", "output", "tiles")}
+    assert {name: planned[name] for name in told} == told
+    assert planned["seconds"] > 0
+    assert planned["memory_bytes"] > 10**8
+
+
+async def test_a_plan_is_refused_as_the_run_would_be(child: DeviceChild, pictures: Path) -> None:
+    with pytest.raises(InvalidOption, match="more than 10 times"):
+        await child.plan(pictures / "small.png", Options(width=100_000))
+
+
+async def test_every_result_says_whether_it_was_checked(
+    child: DeviceChild, pictures: Path, tmp_path: Path
+) -> None:
+    report = (await upscale(child, pictures / "small.png", tmp_path / "out.png")).report
+    assert safety.is_available() == (report["nsfw_score"] is not None)
+    assert report["nsfw_check"] in ("open_nsfw", "not installed: no check ran")
 
 
 async def test_it_starts_at_the_first_job_and_stays(

@@ -4,7 +4,7 @@ It is started at the first job, stays warm between jobs, and is replaced when it
 over one pipe:
 
     parent ─▶ child    Request, then perhaps "cancel"
-    child  ─▶ parent   float (progress) …, then Finished or Failure
+    child  ─▶ parent   Progress …, then Finished, Planned or Failure
 
 A child whose parent is gone ends itself.
 """
@@ -51,9 +51,27 @@ class ChildConfig:
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """Upscale `source` into `target`; without a target, only tell what that would be."""
+
     source: Path
-    target: Path
     options: Options
+    target: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One more rectangle is done. Its place is in pixels of the result; done and total count input pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +85,13 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What upscaling would be, in JSON types."""
+
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """An error of the tree, on its way through the pipe."""
 
@@ -74,7 +99,7 @@ class Failure:
     message: str
 
 
-Message = float | Finished | Failure | None  # None: the pipe broke
+Message = Progress | Finished | Planned | Failure | None  # None: the pipe broke
 
 
 class DeviceChild:
@@ -93,18 +118,34 @@ class DeviceChild:
         return self._process.pid if self._process is not None and self._process.is_alive() else None
 
     async def upscale(
-        self, source: Path, target: Path, options: Options, on_progress: Callable[[float], None]
+        self, source: Path, target: Path, options: Options, on_progress: Callable[[Progress], None]
     ) -> Finished:
         """Upscale the picture file `source` into the file `target`.
 
-        `on_progress` gets a fraction from 0 to 1. Cancelling this coroutine cancels the work between two
-        tiles; a child that does not stop within CANCEL_GRACE_SECONDS is killed. Raises the error the engine
-        raised, or DeviceCrashed when the child died; the next call starts a new one.
+        Cancelling this coroutine cancels the work between two tiles; a child that does not stop within
+        CANCEL_GRACE_SECONDS is killed. Raises the error the engine raised, or DeviceCrashed when the child died;
+        the next call starts a new one.
         """
+        answer = await self._asked(Request(source, options, target), on_progress)
+        if not isinstance(answer, Finished):
+            raise DeviceCrashed("the process that computes gave an answer to something else")
+        return answer
+
+    async def plan(self, source: Path, options: Options) -> dict[str, Any]:
+        """What upscaling the picture file `source` would be, from its header: size, model, memory, seconds.
+
+        Waits while a picture is computed: give questions a child of their own. Raises as `upscale` does.
+        """
+        answer = await self._asked(Request(source, options), lambda progress: None)
+        if not isinstance(answer, Planned):
+            raise DeviceCrashed("the process that computes gave an answer to something else")
+        return answer.plan
+
+    async def _asked(self, request: Request, on_progress: Callable[[Progress], None]) -> Finished | Planned:
         async with self._turn:
             pipe = self._started()
             try:
-                pipe.send(Request(source, target, options))
+                pipe.send(request)
                 return await self._answer(on_progress)
             except OSError as error:
                 self._kill()
@@ -123,10 +164,10 @@ class DeviceChild:
             self._process.kill()
         self._kill()
 
-    async def _answer(self, on_progress: Callable[[float], None]) -> Finished:
+    async def _answer(self, on_progress: Callable[[Progress], None]) -> Finished | Planned:
         while True:
             message = await self._inbox.get()
-            if isinstance(message, Finished):
+            if isinstance(message, Finished | Planned):
                 return message
             if isinstance(message, Failure):
                 raise error_from(message.code, message.message)
@@ -139,7 +180,7 @@ class DeviceChild:
         try:
             pipe.send("cancel")
             async with asyncio.timeout(CANCEL_GRACE_SECONDS):
-                while isinstance(await self._inbox.get(), float):
+                while isinstance(await self._inbox.get(), Progress):
                     pass
         except (OSError, TimeoutError):
             await self.close()
@@ -175,7 +216,7 @@ class DeviceChild:
 
 def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.AbstractEventLoop) -> None:
     """Carry messages from the pipe into the event loop until the child is gone; then None, once."""
-    message: Message = 0.0
+    message: Message = Failure("", "")
     with pipe:
         while message is not None:
             try:
@@ -203,7 +244,7 @@ def serve_requests(pipe: Connection, config: ChildConfig) -> None:
         except EOFError:
             return
         if isinstance(request, Request):  # a late "cancel" belongs to work that has ended
-            pipe.send(_done(bench, request, pipe))
+            pipe.send(_answered(bench, request, pipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,28 +269,60 @@ def _opened(config: ChildConfig) -> _Bench:
     return _Bench(engine, Decoder(DecoderLimits(max_pixels=limits.max_input_pixels)))
 
 
-def _done(bench: _Bench, request: Request, pipe: Connection) -> Finished | Failure:
-    from enlarger.engine.pictures.codec import FORMATS
-    from enlarger.engine.tiles import Watch
-    from enlarger.engine.timing import Timings, timed
-
-    watch = Watch(finished=lambda tile: pipe.send(tile.done / tile.total), cancelled=pipe.poll)
-    decoding: Timings = {}
+def _answered(bench: _Bench, request: Request, pipe: Connection) -> Finished | Planned | Failure:
     try:
-        with timed(decoding, "decode"):
-            source = bench.decoder.open(request.source, request.target.parent, frame=request.options.frame)
-        result = bench.engine.upscale(source, request.options, watch=watch)
-        result.save(request.target)
+        if request.target is None:
+            return Planned(_plan(bench, request))
+        return _finished(bench, request, request.target, pipe)
     except EnlargerError as error:
         return Failure(error.code, error.message)
     except MemoryError:
         return Failure("out_of_memory", "the machine has too little free memory for this picture")
     except OSError as error:  # a full disk, say: no reason to die and try again
         return Failure("internal_error", f"a file could not be read or written: {error}")
-    result.report["timings_ms"] |= decoding
+
+
+def _finished(bench: _Bench, request: Request, target: Path, pipe: Connection) -> Finished:
+    from enlarger.engine import safety
+    from enlarger.engine.pictures.codec import FORMATS
+    from enlarger.engine.tiles import Tile, Watch
+    from enlarger.engine.timing import Timings, timed
+
+    def finished(tile: Tile) -> None:
+        pipe.send(
+            Progress(
+                left=tile.left,
+                top=tile.top,
+                width=tile.width,
+                height=tile.height,
+                done=tile.done,
+                total=tile.total,
+            )
+        )
+
+    timings: Timings = {}
+    with timed(timings, "decode"):
+        source = bench.decoder.open(request.source, target.parent, frame=request.options.frame)
+    watch = Watch(finished=finished, cancelled=pipe.poll)
+    result = bench.engine.upscale(source, request.options, watch=watch)
+    result.save(target)
+    with timed(timings, "safety"):
+        score = safety.nsfw_score(result.pixels) if safety.is_available() else None
+    result.report["nsfw_score"] = score
+    result.report["nsfw_check"] = "open_nsfw" if score is not None else "not installed: no check ran"
+    result.report["timings_ms"] |= timings
     return Finished(
         media_type=FORMATS[result.format].media_type,
         width=result.size.width,
         height=result.size.height,
         report=result.report,
     )
+
+
+def _plan(bench: _Bench, request: Request) -> dict[str, Any]:
+    from enlarger.engine.plan import Subject
+
+    header = bench.decoder.probe(request.source)
+    frames = 1 if request.options.frame is not None else header.frames
+    subject = Subject(size=header.size, depth=header.depth, has_alpha=header.has_alpha, frames=frames)
+    return bench.engine.plan(subject, request.options).told()

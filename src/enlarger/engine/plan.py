@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from enlarger.engine.geometry import Size, Target, TilePlan, plan_tiles, target_of
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
@@ -89,6 +90,23 @@ class Plan:
         """Pixels computed ÷ pixels there are, over all passes."""
         computed = sum(tiles.tiles * tiles.window.pixels for tiles in self.passes)
         return computed / sum(tiles.size.pixels for tiles in self.passes)
+
+    def told(self) -> dict[str, Any]:
+        """The plan in JSON types, for those who ask before they run."""
+        return {
+            "model": self.model.name,
+            "runtime": self.runtime,
+            "precision": self.precision,
+            "input": list(self.passes[0].size),
+            "output": list(self.size),
+            "depth": self.depth,
+            "passes": len(self.passes),
+            "tiles": sum(tiles.tiles for tiles in self.passes),
+            "work_ratio": round(self.work_ratio, 4),
+            "memory_bytes": self.memory_bytes,
+            "seconds": self.seconds,
+            "choices": list(self.notes),
+        }
 
 
 def make_plan(
