@@ -13,6 +13,7 @@ from enlarger.settings import PREFIX, Settings, read_settings
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+        monkeypatch.delenv(f"{PREFIX}{name.upper()}_FILE", raising=False)
 
 
 def test_server_listens_to_this_machine_only_unless_told_otherwise() -> None:
@@ -28,6 +29,11 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.allow_private_networks == tuple(
         map(ip_network, ("127.0.0.0/8", "fd00::/8", "10.1.2.3/32"))
     )
+
+
+def test_schedule_of_webhooks_is_a_list_that_may_be_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_WEBHOOK_RETRY_SECONDS", "0.5, 60")
+    assert read_settings().webhook_retry_seconds == (0.5, 60.0)
 
 
 def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +59,8 @@ def test_home_folder_and_trailing_slash_are_resolved() -> None:
         *(("port", "65536"), ("port", "http"), ("max_input_bytes", "0"), ("max_job_seconds", "-1")),
         *(("allow_ports", "0"), ("allow_ports", "http"), ("allow_private_networks", "10.0.0.1/8")),
         *(("public_base_url", "up.example.org"), ("retention_days", "0")),
+        *(("webhook_retry_seconds", "-1"), ("webhook_retry_seconds", "soon"), ("webhook_signature", "v2")),
+        *(("nsfw_threshold", "1.5"), ("log_level", "loud")),
     ],
 )
 def test_bad_value_is_refused_by_the_name_of_its_variable(
@@ -69,3 +77,41 @@ def test_every_setting_says_what_it_is(name: str) -> None:
     description = Settings.model_fields[name].description
     assert description
     assert description.endswith(".")
+
+
+def test_value_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret, ports = tmp_path / "secret", tmp_path / "ports"
+    secret.write_text("a secret from a file\n")
+    ports.write_text("8080,9000\n")
+    monkeypatch.setenv("ENLARGER_FIRST_KEY_FILE", str(secret))
+    monkeypatch.setenv("ENLARGER_ALLOW_PORTS_FILE", str(ports))
+    settings = read_settings()
+    assert settings.first_key is not None
+    assert settings.first_key.get_secret_value() == "a secret from a file"
+    assert settings.allow_ports == (8080, 9000)
+
+
+def test_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENLARGER_FIRST_KEY_FILE", str(tmp_path / "missing"))
+    with pytest.raises(InvalidOption, match=r"ENLARGER_FIRST_KEY_FILE=.*missing"):
+        read_settings()
+
+
+def test_value_and_file_together_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENLARGER_PORT", "1")
+    monkeypatch.setenv("ENLARGER_PORT_FILE", str(tmp_path / "port"))
+    with pytest.raises(InvalidOption, match="ENLARGER_PORT and ENLARGER_PORT_FILE"):
+        read_settings()
+
+
+def test_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_FIRST_KEY", "not-to-be-seen-by-anyone")
+    settings = read_settings()
+    assert (
+        "not-to-be-seen"
+        not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    )
+    monkeypatch.setenv("ENLARGER_FIRST_KEY", "too-short-secret")
+    with pytest.raises(InvalidOption, match="ENLARGER_FIRST_KEY=") as caught:
+        read_settings()
+    assert "too-short-secret" not in caught.value.message

@@ -17,9 +17,15 @@
     ├── TimedOut
     ├── DeviceCrashed            the process that computes died
     ├── Unauthorized
+    ├── Forbidden                the API key lacks the scope
     ├── NotFound
+    ├── AlreadyExists            what may be written once has been written
+    ├── IdempotencyConflict      an Idempotency-Key came again with another request
     ├── PayloadTooLarge
-    └── Overloaded
+    ├── ContentRefused           the operator does not want such pictures
+    └── Overloaded               not now; carries `retry_after_seconds`
+        ├── RateLimited
+        └── StorageFull
 
 Each class carries a stable `code`, the same in the library, the command line and over HTTP; its docstring is
 the sentence that `docs/errors.md` shows. The message of an instance says what happened, with the value, the
@@ -139,10 +145,28 @@ class Unauthorized(EnlargerError):
     code = "unauthorized"
 
 
+class Forbidden(EnlargerError):
+    """The API key is valid, but not for this: it lacks the scope."""
+
+    code = "forbidden"
+
+
 class NotFound(EnlargerError):
     """There is nothing under this name, or it belongs to another key."""
 
     code = "not_found"
+
+
+class AlreadyExists(EnlargerError):
+    """What may be written only once has been written before."""
+
+    code = "already_exists"
+
+
+class IdempotencyConflict(EnlargerError):
+    """The Idempotency-Key was used before, with another request."""
+
+    code = "idempotency_conflict"
 
 
 class PayloadTooLarge(EnlargerError):
@@ -151,10 +175,32 @@ class PayloadTooLarge(EnlargerError):
     code = "payload_too_large"
 
 
+class ContentRefused(EnlargerError):
+    """The result shows what the operator of this server does not want."""
+
+    code = "content_refused"
+
+
 class Overloaded(EnlargerError):
     """The server has as much work queued as it accepts."""
 
     code = "overloaded"
+
+    def __init__(self, message: str, retry_after_seconds: float = 10.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(Overloaded):
+    """The API key has submitted as often as it may for now."""
+
+    code = "rate_limited"
+
+
+class StorageFull(Overloaded):
+    """The server has too little free disk space to take more."""
+
+    code = "storage_full"
 
 
 def error_classes() -> dict[str, type[EnlargerError]]:

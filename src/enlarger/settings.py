@@ -1,16 +1,20 @@
 """Settings: every knob of the service, with its unit, default and range.
 
-`read_settings()` reads each field, once, from the environment variable `ENLARGER_` + its name in capitals.
+`read_settings()` reads each field, once, from the environment variable `ENLARGER_` + its name in capitals, or from
+the file that the variable of the same name with `_FILE` at its end names.
 The library (`enlarger.upscale`) reads none of them.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enlarger.errors import InvalidOption
@@ -31,6 +35,12 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on; 0.0.0.0 is every network of the machine."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose.")
+    first_key: SecretStr | None = Field(
+        None,
+        min_length=20,
+        description="Secret of the first API key, at least 20 characters; without it one is made at the first "
+        "start and kept in the data folder.",
+    )
     public_base_url: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
@@ -47,8 +57,31 @@ class Settings(BaseSettings):
     max_input_megapixels: float = Field(64.0, gt=0, description="Largest picture accepted, million pixels.")
     max_output_megapixels: float = Field(400.0, gt=0, description="Largest result made, million pixels.")
 
+    max_upload_bytes: int = Field(209_715_200, ge=1, description="Largest picture file uploaded, bytes.")
+    upload_seconds: float = Field(3600.0, gt=0, description="Life of the ticket to an upload, seconds.")
+    min_free_bytes: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="Free disk space below which submits and uploads are refused, bytes.",
+    )
+
+    body_grace_seconds: float = Field(
+        20.0,
+        gt=0,
+        description="Time a client may keep the server waiting for the body of a request, beside what "
+        "min_body_bytes_per_second allows, seconds.",
+    )
+    min_body_bytes_per_second: float = Field(
+        10_000.0,
+        gt=0,
+        description="Rate at which the body of a request must come on the whole, bytes a second.",
+    )
+
     max_job_seconds: float = Field(3600.0, gt=0, description="Longest computation of one picture, seconds.")
     max_backlog_jobs: int = Field(5000, ge=1, description="Unfinished jobs held before new ones are refused.")
+    max_backlog_seconds: float = Field(
+        86_400.0, gt=0, description="Estimated work held before new jobs are refused, seconds."
+    )
     sync_wait_seconds: float = Field(
         90.0, ge=0, le=600, description="Longest wait of a request with enable_sync_mode, seconds."
     )
@@ -57,16 +90,53 @@ class Settings(BaseSettings):
         ge=0,
         description="At shutdown, time for running jobs to end before they are left for the next start.",
     )
-    retention_days: int = Field(7, ge=1, le=3650, description="Life of a link to a result, days.")
+    retention_days: int = Field(
+        7, ge=1, le=3650, description="Life of predictions, results, uploads and links to them, days."
+    )
+    sweep_seconds: float = Field(
+        600.0, gt=0, description="Time between two removals of what is past retention, seconds."
+    )
 
     fetch_seconds: float = Field(60.0, gt=0, description="Longest download of one picture URL, seconds.")
     allow_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
-        description="Networks that are not public and that picture URLs may lead to all the same, "
+        description="Networks that are not public and that picture and webhook URLs may lead to all the same, "
         "e.g. 127.0.0.0/8,192.168.1.0/24.",
     )
     allow_ports: Annotated[tuple[int, ...], NoDecode] = Field(
-        (), description="Ports that picture URLs may name besides 80 and 443, e.g. 8080,9000."
+        (), description="Ports that picture and webhook URLs may name besides 80 and 443, e.g. 8080,9000."
+    )
+
+    webhook_signature: Literal["wavespeed", "standard"] = Field(
+        "wavespeed",
+        description="How webhooks are signed: wavespeed (v3, hex) or standard (Standard Webhooks: v1, base64).",
+    )
+    webhook_seconds: float = Field(
+        15.0, gt=0, le=300, description="Time a webhook receiver has to answer, seconds."
+    )
+    webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        description="Pauses before the second, third … attempt at a webhook, each ±20 %, seconds.",
+    )
+    webhook_requests_per_host: int = Field(
+        4, ge=1, le=32, description="Webhook requests under way to one host at a time."
+    )
+
+    nsfw_threshold: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="NSFW score from which has_nsfw_contents is true; needs the extra safety.",
+    )
+    nsfw_refuse: bool = Field(
+        False, description="Whether a job whose result reaches the threshold fails instead, code 1200."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line written."
+    )
+    log_json: bool = Field(
+        False, description="Whether log lines are JSON objects instead of text for people."
     )
 
     weights_dir: Path | None = Field(
@@ -94,6 +164,15 @@ class Settings(BaseSettings):
     def _networks(cls, value: Any) -> Any:
         return [ip_network(part) for part in _listed(value)]
 
+    @field_validator("webhook_retry_seconds", mode="before")
+    @classmethod
+    def _pauses(cls, value: Any) -> Any:
+        pauses = [float(part) for part in _listed(value)]
+        for pause in pauses:
+            if not 0 <= pause <= 604_800:
+                raise ValueError(f"{pause:g} is not a pause; pauses go from 0 to 604800 seconds, a week")
+        return pauses
+
     @field_validator("allow_ports", mode="before")
     @classmethod
     def _ports(cls, value: Any) -> Any:
@@ -111,15 +190,40 @@ def _listed(value: Any) -> list[Any]:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` win over it.
+    """Settings from the environment and the files it names; `overrides` win over both.
 
-    Raises InvalidOption that names every variable with a bad value, its value and its limit.
+    Raises InvalidOption that names every variable with a bad value, its value and its limit. No secret is shown.
     """
     try:
-        return Settings(**overrides)
+        return Settings(**{**_from_files(os.environ), **overrides})
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{'.'.join(map(str, problem['loc'])).upper()}={problem['input']}: {problem['msg']}"
+            f"{_variable('.'.join(map(str, problem['loc'])))}={_shown(problem)}: {problem['msg']}"
             for problem in error.errors()
         ]
         raise InvalidOption("; ".join(problems), str(error.errors()[0]["loc"][0])) from error
+
+
+def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        path = environment.get(f"{_variable(name)}_FILE", "")
+        if not path:
+            continue
+        if environment.get(_variable(name)):
+            raise InvalidOption(f"{_variable(name)} and {_variable(name)}_FILE are both set: keep one", name)
+        try:
+            found[name] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidOption(f"{_variable(name)}_FILE={path} cannot be read: {error}", name) from error
+    return found
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _shown(problem: ErrorDetails) -> Any:
+    field = Settings.model_fields.get(str(problem["loc"][0]))
+    secret = field is not None and field.annotation == SecretStr | None
+    return "(secret)" if secret else problem["input"]

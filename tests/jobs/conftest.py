@@ -15,6 +15,7 @@ import pytest
 from enlarger.engine.options import Options
 from enlarger.errors import DeviceCrashed
 from enlarger.jobs.blobs import LocalBlobs
+from enlarger.jobs.changes import Changes, Progress, TileDone
 from enlarger.jobs.job import Job, Key
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.service import Service
@@ -44,6 +45,9 @@ class Copied:
     report: dict[str, Any] = field(default_factory=lambda: {"timings_ms": {"network": 12.4}})
 
 
+HALF = TileDone(left=0, top=0, width=2, height=2, done=1, total=2, fraction=0.5)
+
+
 @dataclass
 class Device:
     """Computes by copying, in `seconds`. Crashes the first `crashes` times; waits while `gate` is closed."""
@@ -51,6 +55,7 @@ class Device:
     seconds: float = 0.0
     crashes: int = 0
     raises: Exception | None = None
+    nsfw_score: float | None = None
     pictures: list[bytes] = field(default_factory=list)
     busy: int = 0
     most_busy: int = 0
@@ -61,11 +66,12 @@ class Device:
         self.gate.set()
 
     async def upscale(
-        self, source: Path, target: Path, options: Options, on_progress: Callable[[float], None]
+        self, source: Path, target: Path, options: Options, on_progress: Callable[[Progress], None]
     ) -> Copied:
         self.pictures.append(source.read_bytes())
         self.busy += 1
         self.most_busy = max(self.busy, self.most_busy)
+        on_progress(HALF)
         self.started.set()
         try:
             await self.gate.wait()
@@ -77,8 +83,9 @@ class Device:
         if self.raises:
             raise self.raises
         target.write_bytes(b"upscaled " + source.read_bytes())
-        on_progress(1.0)
-        return Copied(media_type=f"image/{options.output_format.replace('auto', 'png')}")
+        report = {"timings_ms": {"network": 12.4}, "nsfw_score": self.nsfw_score}
+        known = {name: value for name, value in report.items() if value is not None}
+        return Copied(f"image/{options.output_format.replace('auto', 'png')}", report=known)
 
 
 class PictureServer(socketserver.ThreadingTCPServer):
@@ -86,8 +93,8 @@ class PictureServer(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Answer)
         self.routes: dict[str, Callable[[BinaryIO], None]] = {}
         self.requests: list[str] = []
         self.connections = 0
@@ -149,7 +156,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", drain_seconds=0, max_inline_bytes=100, max_backlog_jobs=3)
+    return Settings(
+        data_dir=tmp_path / "data",
+        drain_seconds=0,
+        max_inline_bytes=100,
+        max_backlog_jobs=3,
+        min_free_bytes=0,
+    )
 
 
 @pytest.fixture
@@ -171,15 +184,34 @@ def queue() -> Queue:
 
 
 @pytest.fixture
+def changes() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
 def device() -> Device:
     return Device()
 
 
 @pytest.fixture
 def worker(
-    store: Store, blobs: LocalBlobs, queue: Queue, device: Device, settings: Settings, clock: Clock
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Device,
+    settings: Settings,
+    clock: Clock,
+    changes: Changes,
 ) -> Worker:
-    return Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    return Worker(
+        store=store,
+        blobs=blobs,
+        queue=queue,
+        compute=device,
+        settings=settings,
+        clock=clock,
+        changes=changes,
+    )
 
 
 @pytest.fixture
@@ -190,7 +222,13 @@ def new_id() -> Callable[[], str]:
 
 @pytest.fixture
 def service(
-    store: Store, blobs: LocalBlobs, queue: Queue, settings: Settings, clock: Clock, new_id: Callable[[], str]
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    settings: Settings,
+    clock: Clock,
+    new_id: Callable[[], str],
+    changes: Changes,
 ) -> Service:
     return Service(
         store=store,
@@ -200,6 +238,7 @@ def service(
         clock=clock,
         new_id=new_id,
         link_secret=b"s" * 32,
+        changes=changes,
     )
 
 

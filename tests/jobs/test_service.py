@@ -2,16 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import event
 
 from enlarger.engine.options import Options
-from enlarger.errors import InvalidOption, NotFound, Overloaded, PayloadTooLarge, Unauthorized
+from enlarger.errors import (
+    FeatureUnavailable,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidOption,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    RateLimited,
+    StorageFull,
+    Unauthorized,
+)
 from enlarger.jobs.blobs import LocalBlobs
-from enlarger.jobs.job import Job, Key, Output, State
+from enlarger.jobs.changes import TileDone
+from enlarger.jobs.job import Job, Key, Output, Scope, State
 from enlarger.jobs.keys import secret_hash
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
@@ -24,9 +38,16 @@ MODEL = "wavespeed-ai/real-esrgan"
 PICTURE = base64.b64encode(b"a picture").decode()
 
 
-async def submit(service: Service, key: Key, image: str = PICTURE, **echo: Any) -> Job:
+async def submit(
+    service: Service, key: Key, image: str = PICTURE, idempotency_key: str = "", **echo: Any
+) -> Job:
     return await service.submit(
-        key, model=MODEL, image=image, options=Options(scale=2.5), echo={"image": image, **echo}
+        key,
+        model=MODEL,
+        image=image,
+        options=Options(scale=2.5),
+        echo={"image": image, **echo},
+        idempotency_key=idempotency_key,
     )
 
 
@@ -86,17 +107,74 @@ async def test_wait_gives_the_job_as_it_stands_when_time_is_up(service: Service,
     assert await service.wait(key, job.id, 0) == job
 
 
-async def test_job_of_another_key_is_not_found(service: Service, key: Key) -> None:
-    job = await submit(service, key)
+async def test_job_of_another_key_is_not_found(service: Service, store: Store, key: Key) -> None:
+    job = await submit(service, key, seed=1)
     stranger = replace(key, id="b" * 32)
+    await store.add_key(stranger, secret_hash("wsk_stranger"))
     for call in (
         service.get(stranger, job.id),
         service.wait(stranger, job.id, 0),
+        service.cancel(stranger, job.id),
+        anext(service.events(stranger, job.id)),
+        service.poll("wsk_stranger", job.id),
         service.get(key, "f" * 32),
+        service.cancel(key, "f" * 32),
     ):
         with pytest.raises(NotFound, match=r"^Prediction not found: "):
             await call
+    assert await service.delete(stranger, [job.id]) == 0
+    assert await service.history(stranger) == []
     assert await service.get(key, job.id) == job
+
+
+@pytest.mark.parametrize("scope", Scope)
+async def test_key_may_do_no_more_than_its_scopes_say(
+    service: Service, store: Store, key: Key, scope: Scope
+) -> None:
+    job = await submit(service, key)
+    narrow = replace(key, scopes=frozenset({scope}))
+    await store.add_key(narrow, secret_hash("wsk_narrow"))
+    calls = {
+        Scope.SUBMIT: [
+            lambda: submit(service, narrow),
+            lambda: service.create_upload(narrow, "a.png", 3, "image/png"),
+            lambda: service.cancel(narrow, job.id),
+            lambda: service.delete(narrow, ["f" * 32]),
+        ],
+        Scope.READ: [
+            lambda: service.poll("wsk_narrow", job.id),
+            lambda: service.history(narrow),
+            lambda: service.usage(narrow, 0, 1),
+        ],
+        Scope.ADMIN: [],
+    }
+    for needed, attempts in calls.items():
+        for attempt in attempts:
+            if needed is scope:
+                await attempt()
+                continue
+            with pytest.raises(Forbidden, match=f"needs {needed.value}"):
+                await attempt()
+
+
+async def test_poll_checks_key_and_job_in_one_query(
+    service: Service, store: Store, key: Key, clock: Any
+) -> None:
+    await store.add_key(replace(key, expires_at=clock.now + 10), secret_hash("wsk_right"))
+    job = await submit(service, key)
+    statements: list[str] = []
+    event.listen(
+        store.database.reader.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_rest: statements.append(statement),
+    )
+    assert await service.poll("wsk_right", job.id) == job
+    assert len(statements) == 1
+    with pytest.raises(Unauthorized):
+        await service.poll("wsk_wrong", job.id)
+    clock.now += 10
+    with pytest.raises(Unauthorized):
+        await service.poll("wsk_right", job.id)
 
 
 async def test_secret_opens_its_key_until_it_is_revoked(service: Service, store: Store, key: Key) -> None:
@@ -159,3 +237,234 @@ async def test_link_without_a_valid_signature_is_not_found(service: Service, out
     for forged in ((token, "inputs/1"), (token[:-1], key), ("", key), (token, "../../key")):
         with pytest.raises(NotFound):
             await service.open_file(*forged)
+
+
+async def uploaded(service: Service, key: Key, data: bytes, filename: str = "cat.png") -> str:
+    """The link to a file sent the way clients do."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield data
+
+    ticket = await service.create_upload(key, filename, len(data), "")
+    upload = await service.receive_upload(ticket.token, stream())
+    return service.link(upload.blob_key, "http://127.0.0.1:8000")
+
+
+async def test_own_link_is_read_from_the_store_under_whatever_host(
+    service: Service, blobs: LocalBlobs, key: Key, output: Output
+) -> None:
+    links = [await uploaded(service, key, b"uploaded"), service.output_url(output, "https://up.example.org")]
+    for link, data in zip(links, (b"uploaded", b"result"), strict=True):
+        alias = link.replace("127.0.0.1:8000", "some.alias:99")
+        job = await submit(service, key, alias)
+        assert (job.source_url, job.input) == ("", {"image": alias})
+        async with blobs.local(job.source_blob) as path:
+            assert path.read_bytes() == data
+
+
+async def test_job_keeps_its_picture_when_the_upload_goes(
+    service: Service, blobs: LocalBlobs, key: Key
+) -> None:
+    link = await uploaded(service, key, b"uploaded")
+    job = await submit(service, key, link)
+    await blobs.delete(opened_by(link)[1])
+    async with blobs.local(job.source_blob) as path:
+        assert path.read_bytes() == b"uploaded"
+    with pytest.raises(InvalidOption, match="gone: upload it again"):
+        await submit(service, key, link)
+
+
+async def test_expired_own_link_is_refused_and_a_forged_one_is_an_ordinary_url(
+    service: Service, key: Key, clock: Any
+) -> None:
+    link = await uploaded(service, key, b"uploaded")
+    token, _ = opened_by(link)
+    forged = link.replace(token, token[:-1] + ("A" if token[-1] != "A" else "B"))
+    assert (await submit(service, key, forged)).source_url == forged
+    clock.now += 9 * 86_400
+    with pytest.raises(InvalidOption, match="has expired"):
+        await submit(service, key, link)
+
+
+async def test_uploaded_file_is_never_shown_as_a_page(service: Service, key: Key) -> None:
+    served = await service.open_file(*opened_by(await uploaded(service, key, b"<html>", "page.html")))
+    assert (served.media_type, served.inline) == ("application/octet-stream", False)
+
+
+async def test_repeated_submit_leaves_one_job_and_one_file(
+    service: Service, store: Store, settings: Settings, key: Key
+) -> None:
+    jobs = await asyncio.gather(*(submit(service, key, idempotency_key="once") for _ in range(5)))
+    assert len({job.id for job in jobs}) == 1
+    assert await store.unfinished() == [jobs[0].id]
+    assert [path.name for path in (settings.data_dir / "blobs" / "inputs").iterdir()] == [jobs[0].id]
+    with pytest.raises(IdempotencyConflict):
+        await submit(service, key, "aGk=", idempotency_key="once")
+    with pytest.raises(InvalidOption, match="255 characters"):
+        await submit(service, key, idempotency_key="x" * 256)
+
+
+async def test_rate_limited_submit_leaves_no_file(
+    service: Service, store: Store, settings: Settings, key: Key
+) -> None:
+    slow = replace(key, rate_per_minute=1)
+    await store.add_key(slow, "hash")
+    job = await submit(service, slow)
+    with pytest.raises(RateLimited) as refusal:
+        await submit(service, slow)
+    assert refusal.value.retry_after_seconds == pytest.approx(60)
+    assert [path.name for path in (settings.data_dir / "blobs" / "inputs").iterdir()] == [job.id]
+
+
+async def test_nothing_is_taken_while_the_disk_is_nearly_full(
+    service: Service, store: Store, settings: Settings, key: Key
+) -> None:
+    ticket = await service.create_upload(key, "cat.png", 3, "image/png")
+    # Frozen for users; the disk of the test machine cannot be filled instead.
+    object.__setattr__(settings, "min_free_bytes", 10**18)
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"cat"
+
+    for attempt in (
+        submit(service, key),
+        submit(service, key, "http://example.com/cat.png"),
+        service.create_upload(key, "cat.png", 3, "image/png"),
+        service.receive_upload(ticket.token, stream()),
+    ):
+        with pytest.raises(StorageFull, match="min_free_bytes"):
+            await attempt
+    assert await store.unfinished() == []
+
+
+async def test_cancelled_job_that_waits_is_never_computed(
+    service: Service, worker: Worker, device: Any, key: Key
+) -> None:
+    job = await submit(service, key)
+    cancelled = await service.cancel(key, job.id)
+    assert cancelled.state is State.CANCELLED
+    assert await service.cancel(key, job.id) == cancelled
+    await worker.run_job(job.id)
+    assert device.pictures == []
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+async def test_job_under_way_lets_go_of_the_device_at_once(
+    service: Service, worker: Worker, device: Any, settings: Settings, key: Key, end: str
+) -> None:
+    device.gate.clear()
+    job, other = await submit(service, key), await submit(service, key, "aGk=")
+    running = asyncio.create_task(worker.run_job(job.id))
+    await asyncio.wait_for(device.started.wait(), 20)
+    if end == "cancel":
+        assert (await service.cancel(key, job.id)).state is State.CANCELLED
+    else:
+        assert await service.delete(key, [job.id, "f" * 32]) == 1
+    await asyncio.wait_for(running, 20)
+    assert device.busy == 0
+    device.gate.set()
+    await worker.run_job(other.id)
+    assert (await service.get(key, other.id)).state is State.COMPLETED
+    assert not (settings.data_dir / "blobs" / "outputs" / job.id).exists()
+
+
+async def test_deleted_job_is_gone_with_its_files_and_links(
+    service: Service, worker: Worker, settings: Settings, key: Key
+) -> None:
+    job = await submit(service, key)
+    await worker.run_job(job.id)
+    done = await service.get(key, job.id)
+    link = service.output_url(done.outputs[0], "")
+    assert await service.delete(key, [job.id]) == 1
+    assert await service.delete(key, [job.id]) == 0
+    for gone in (service.get(key, job.id), service.open_file(*opened_by(link))):
+        with pytest.raises(NotFound):
+            await gone
+    assert list((settings.data_dir / "blobs").rglob(f"*{job.id}*")) == []
+    with pytest.raises(InvalidOption, match="at most 1000"):
+        await service.delete(key, ["f" * 32] * 1001)
+
+
+async def test_events_tell_every_tile_and_end_with_the_end(
+    service: Service, worker: Worker, device: Any, key: Key
+) -> None:
+    device.gate.clear()
+    job = await submit(service, key)
+    running: asyncio.Task[bool] | None = None
+    told: list[Any] = []
+    async for event_ in service.events(key, job.id):
+        told.append(event_)
+        running = running or asyncio.create_task(worker.run_job(job.id))
+        if isinstance(event_, TileDone):
+            device.gate.set()
+    assert running
+    await running
+    states = [event_.state for event_ in told if isinstance(event_, Job)]
+    assert states[0] is State.CREATED
+    assert states[-1] is State.COMPLETED
+    assert [tile.fraction for tile in told if isinstance(tile, TileDone)] == [0.5]
+
+
+async def test_events_end_when_the_job_is_deleted(service: Service, key: Key) -> None:
+    job = await submit(service, key)
+    events = service.events(key, job.id)
+    assert await anext(events) == job
+    await service.delete(key, [job.id])
+    assert [event_ async for event_ in events] == []
+
+
+async def test_history_is_newest_first_by_page_and_by_filter(
+    service: Service, store: Store, key: Key, clock: Any, new_job: Any
+) -> None:
+    jobs = [new_job(created_at=clock.now + n, model=f"m/{n % 2}") for n in range(5)]
+    for job in jobs:
+        await store.add(job)
+    jobs.reverse()
+    assert await service.history(key, page_size=2) == jobs[:2]
+    assert await service.history(key, page=3, page_size=2) == jobs[4:]
+    assert await service.history(key, model="m/1") == [jobs[1], jobs[3]]
+    assert await service.history(key, created_after=clock.now + 3) == jobs[:2]
+    assert await service.history(key, created_before=clock.now + 1) == jobs[3:]
+    assert await service.history(key, status="timeout") == []
+    cancelled = await service.cancel(key, jobs[0].id)
+    assert await service.history(key, status="cancelled") == [cancelled]
+    for bad in ({"page": 0}, {"page_size": 101}, {"page_size": 0}, {"page": 10**30}):
+        with pytest.raises(InvalidOption, match="must be from 1 to"):
+            await service.history(key, **bad)
+
+
+async def test_usage_counts_by_day_and_model_and_outlives_the_jobs(
+    service: Service, worker: Worker, device: Any, key: Key, clock: Any
+) -> None:
+    first_day = clock.now
+    await worker.run_job((await submit(service, key)).id)
+    await service.cancel(key, (await submit(service, key)).id)
+    clock.now += 86_400
+    device.raises = RuntimeError("broken")
+    failed = await submit(service, key)
+    await worker.run_job(failed.id)
+    await service.delete(key, [failed.id])
+    days = await service.usage(key, first_day, clock.now)
+    counts = [(row.model, row.completed, row.failed, row.cancelled, row.compute_ms) for row in days]
+    assert counts == [(MODEL, 1, 0, 1, 12), (MODEL, 0, 1, 0, 0)]
+    assert days[1].day - days[0].day == 1
+    assert await service.usage(key, first_day, first_day) == days[:1]
+    assert await service.usage(replace(key, id="b" * 32), first_day, clock.now) == []
+
+
+async def test_position_and_eta_follow_the_line(service: Service, store: Store, key: Key, clock: Any) -> None:
+    jobs = [await submit(service, key) for _ in range(3)]
+    assert [await service.position_and_eta(job) for job in jobs] == [(1, 10), (2, 20), (3, 30)]
+    claimed = await store.claim(jobs[0].id, clock.now)
+    assert claimed
+    await store.set_progress(claimed, 0.75)
+    clock.now += 1.0
+    assert await service.position_and_eta(claimed) == (0, 2.5)
+    assert await service.position_and_eta(jobs[2]) == (2, 22.5)
+    ended = await service.cancel(key, jobs[1].id)
+    assert await service.position_and_eta(ended) == (None, None)
+
+
+async def test_without_a_planner_there_is_no_preflight(service: Service, key: Key) -> None:
+    with pytest.raises(FeatureUnavailable):
+        await service.preflight(key, PICTURE, Options())

@@ -19,6 +19,23 @@ from enlarger.settings import Settings
 pytestmark = pytest.mark.anyio
 
 NewJob = Callable[..., Job]
+FIRST_VERSION = """
+CREATE TABLE jobs (
+    id VARCHAR(32) NOT NULL PRIMARY KEY, key_id VARCHAR(32) NOT NULL, model VARCHAR(200) NOT NULL,
+    input JSON NOT NULL, options JSON NOT NULL, source_url TEXT NOT NULL, source_blob TEXT NOT NULL,
+    state VARCHAR(16) NOT NULL, epoch INTEGER NOT NULL, compute_starts INTEGER NOT NULL,
+    created_at FLOAT NOT NULL, started_at FLOAT, finished_at FLOAT, compute_ms BIGINT NOT NULL,
+    outputs JSON NOT NULL, error_code VARCHAR(64) NOT NULL, error_message TEXT NOT NULL, report JSON NOT NULL);
+CREATE INDEX jobs_state_created_at ON jobs (state, created_at);
+CREATE TABLE keys (
+    id VARCHAR(32) NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, secret_sha256 VARCHAR(64) NOT NULL UNIQUE,
+    created_at FLOAT NOT NULL, revoked_at FLOAT);
+CREATE TABLE meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('0001');
+INSERT INTO keys VALUES ('k', 'old', 'hash', 1.0, NULL);
+INSERT INTO jobs VALUES ('j', 'k', 'm', '{}', '{}', 'u', '', 'created', 0, 0, 1.0, NULL, NULL, 0, '[]', '', '', '{}');
+"""
 OUTPUT = Output(blob_key="outputs/1/1/1.png", media_type="image/png", width=8, height=4, bytes=9, sha256="ab")
 
 
@@ -41,8 +58,8 @@ async def test_claim_raises_the_epoch_and_keeps_the_first_start(store: Store, ne
     job = new_job()
     await store.add(job)
     first, second = await store.claim(job.id, 10.0), await store.claim(job.id, 20.0)
-    assert first == replace(job, state=State.PROCESSING, epoch=1, started_at=10.0)
-    assert second == replace(job, state=State.PROCESSING, epoch=2, started_at=10.0)
+    taken = replace(job, state=State.PROCESSING, ticket=job.id, started_at=10.0)
+    assert (first, second) == (replace(taken, epoch=1), replace(taken, epoch=2))
 
 
 @pytest.mark.parametrize("state", State)
@@ -53,8 +70,17 @@ async def test_only_unfinished_jobs_can_be_claimed(store: Store, new_job: NewJob
     assert (claimed is not None) == (State.PROCESSING in TRANSITIONS[state])
 
 
-async def test_unknown_job_cannot_be_claimed(store: Store) -> None:
+async def test_any_ticket_draws_a_waiting_job_and_none_when_there_is_none(
+    store: Store, new_job: NewJob
+) -> None:
     assert await store.claim("f" * 32, 1.0) is None
+    job = new_job()
+    await store.add(job)
+    drawn = await store.claim("f" * 32, 1.0)
+    assert drawn
+    assert (drawn.id, drawn.ticket) == (job.id, "f" * 32)
+    assert await store.claim(job.id, 2.0) is None
+    assert await store.claim("f" * 32, 2.0) == replace(drawn, epoch=2)
 
 
 async def test_finish_records_the_result(store: Store, new_job: NewJob) -> None:
@@ -69,6 +95,7 @@ async def test_finish_records_the_result(store: Store, new_job: NewJob) -> None:
         outputs=(OUTPUT,),
         report={"tiles": 3},
         compute_ms=250,
+        progress=1.0,
         finished_at=2.0,
     )
 
@@ -144,7 +171,7 @@ async def test_cancelled_write_leaves_the_store_usable(store: Store, new_job: Ne
 
 
 async def test_commits_are_on_the_disk_before_they_are_acknowledged(store: Store) -> None:
-    async with store._writer.connect() as connection:
+    async with store.database.writer.connect() as connection:
         assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2  # FULL
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
 
@@ -154,6 +181,22 @@ async def test_migrating_again_keeps_the_rows(store: Store, new_job: NewJob) -> 
     await store.add(job)
     await store.migrate()
     assert await store.get(job.id) == job
+
+
+async def test_rows_of_the_first_version_are_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "enlarger.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(FIRST_VERSION)
+    connection.close()
+    store = Store.open(path)
+    await store.migrate()
+    [key] = await store.keys()
+    assert key == Key(id="k", name="old", created_at=1.0)
+    job = await store.get("j")
+    assert job == Job(id="j", key_id="k", model="m", input={}, options={}, source_url="u", created_at=1.0)
+    assert await store.unfinished() == ["j"]
+    assert await store.claim("j", 2.0)
+    await store.close()
 
 
 async def test_two_servers_may_migrate_at_once(tmp_path: Path) -> None:

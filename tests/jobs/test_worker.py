@@ -12,7 +12,7 @@ import pytest
 
 from enlarger.errors import FeatureUnavailable, InvalidPicture
 from enlarger.jobs.blobs import LocalBlobs
-from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Output, State
+from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Key, Output, State
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
@@ -317,6 +317,7 @@ async def test_stopped_worker_leaves_its_job_for_the_next_start(
         state=State.COMPLETED,
         epoch=2,
         compute_starts=2,
+        progress=1.0,
         outputs=done.outputs,
         compute_ms=12,
         finished_at=clock.now,
@@ -361,3 +362,107 @@ async def test_scratch_is_empty_after_every_ending(
     scratch: Path = settings.data_dir / "blobs" / ".scratch"
     assert scratch.is_dir()
     assert list(scratch.iterdir()) == []
+
+
+async def test_progress_is_in_the_row_while_the_job_goes_on(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    device.gate.clear()
+    job = await inline_job()
+    running = asyncio.create_task(worker.run_job(job.id))
+    seen = job
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not seen.progress:
+            await asyncio.sleep(0.05)
+            seen = await reached(store, job.id, State.PROCESSING)
+    assert seen.progress == 0.5
+    device.gate.set()
+    await running
+    assert (await ended(store, job.id)).progress == 1.0
+
+
+async def test_cancel_in_the_store_alone_reaches_the_device(
+    worker: Worker, store: Store, device: Any, inline_job: InlineJob
+) -> None:
+    """As when another process answers the request: nothing tells this one but the row."""
+    device.gate.clear()
+    job = await inline_job()
+    running = asyncio.create_task(worker.run_job(job.id))
+    await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
+    assert await store.cancel(job.id, job.key_id, 5.0)
+    await asyncio.wait_for(running, WAIT_SECONDS)
+    assert device.busy == 0
+    assert (await ended(store, job.id)).state is State.CANCELLED
+
+
+async def test_cancel_ends_a_fetch(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    pictures: Any,
+    new_job: Callable[..., Job],
+) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def silent(_: Any) -> None:
+        loop.call_soon_threadsafe(asked.set)
+        pictures.closing.wait()
+
+    pictures.routes["/"] = silent
+    allowing = settings.model_copy(
+        update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
+    )
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    job = new_job(source_url=pictures.url("/"))
+    await store.add(job)
+    running = asyncio.create_task(worker.run_job(job.id))
+    await asyncio.wait_for(asked.wait(), WAIT_SECONDS)
+    assert await store.cancel(job.id, job.key_id, 5.0)
+    await asyncio.wait_for(running, WAIT_SECONDS)
+    assert stored_files(settings) == []
+
+
+async def test_jobs_of_a_key_at_its_concurrency_all_run_in_the_end(
+    worker: Worker, store: Store, device: Any, key: Key, inline_job: InlineJob
+) -> None:
+    """Their tickets come while there is nothing to draw, and are spent."""
+    await store.add_key(replace(key, max_concurrency=1), "hash")
+    jobs = [await inline_job() for _ in range(8)]
+    task = asyncio.create_task(worker.run())
+    most = 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await store.count_unfinished():
+            rows = [await store.get(job.id) for job in jobs]
+            most = max(most, sum(row is not None and row.state is State.PROCESSING for row in rows))
+            await asyncio.sleep(0.01)
+    await worker.stop()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    assert most == 1
+    assert len(device.pictures) == 8
+
+
+async def test_refused_result_fails_the_job_and_is_not_kept(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    inline_job: InlineJob,
+) -> None:
+    device.nsfw_score = 0.9
+    outcomes: list[tuple[State, str]] = []
+    for refuse in (False, True):
+        strict = settings.model_copy(update={"nsfw_refuse": refuse})
+        worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=strict, clock=clock)
+        job = await inline_job()
+        await worker.run_job(job.id)
+        done = await ended(store, job.id)
+        outcomes.append((done.state, done.error_code))
+        assert [output.nsfw_score for output in done.outputs] == ([] if refuse else [0.9])
+    assert outcomes == [(State.COMPLETED, ""), (State.FAILED, "content_refused")]
+    assert f"outputs/{job.id}/1/1.png" not in stored_files(settings)

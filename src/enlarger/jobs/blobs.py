@@ -1,4 +1,8 @@
-"""Blobs: the bytes of pictures, by key. `inputs/<job id>` and `outputs/<job id>/<epoch>/1.<extension>`."""
+"""Blobs: the bytes of pictures, by key.
+
+`inputs/<job id>`, `outputs/<job id>/<epoch>/1.<extension>` and `uploads/<upload id>/1.<extension>`: what belongs to
+one owner lies below one prefix, and goes with it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,25 @@ import os
 import re
 import shutil
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp, mkstemp
 from typing import Protocol
 
-from enlarger.errors import NotFound
+from enlarger.errors import AlreadyExists, NotFound, StorageFull
 
 # No part may start with a dot: that rules out "..", hidden files and our own temporary names.
+_FULL_SECONDS = 60.0
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A blob that is there. `stored_at`: when it got this key, Unix seconds."""
+
+    key: str
+    stored_at: float
 
 
 class Blobs(Protocol):
@@ -30,6 +44,14 @@ class Blobs(Protocol):
         """Take the file over as the blob; durable when it returns, and `path` is gone."""
         ...
 
+    async def create_file(self, key: str, path: Path) -> None:
+        """As `put_file`, but raises AlreadyExists, and changes nothing, when there is such a blob."""
+        ...
+
+    async def copy(self, source: str, target: str) -> None:
+        """Make `target` the bytes of `source`, which may then be deleted. Durable. Raises NotFound."""
+        ...
+
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """A temporary folder from which `put_file` is cheap; removed at exit."""
         ...
@@ -41,6 +63,35 @@ class Blobs(Protocol):
     async def delete(self, key: str) -> None:
         """Remove the blob; nothing happens when there is none."""
         ...
+
+    async def delete_below(self, prefix: str) -> None:
+        """Remove every blob whose key starts with `prefix` and a slash."""
+        ...
+
+    async def list(self) -> list[Stored]:
+        """Every blob."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """How much more can be stored."""
+        ...
+
+
+async def check_free_space(blobs: Blobs, incoming_bytes: int, min_free_bytes: int) -> None:
+    """Raises StorageFull when less than `min_free_bytes` would be left."""
+    free = await blobs.free_bytes()
+    if free - incoming_bytes < min_free_bytes:
+        raise StorageFull(
+            f"The server has {free // 1_000_000} MB of disk space left, too little to take more "
+            f"(min_free_bytes is {min_free_bytes // 1_000_000} MB): try again later",
+            _FULL_SECONDS,
+        )
+
+
+async def delete_files(blobs: Blobs, job_id: str) -> None:
+    """Remove whatever is stored for a job."""
+    await blobs.delete(f"inputs/{job_id}")
+    await blobs.delete_below(f"outputs/{job_id}")
 
 
 class LocalBlobs:
@@ -60,6 +111,13 @@ class LocalBlobs:
     async def put_file(self, key: str, path: Path) -> None:
         await asyncio.to_thread(_adopt, path, self._path(key))
 
+    async def create_file(self, key: str, path: Path) -> None:
+        await asyncio.to_thread(_create, path, self._path(key))
+
+    async def copy(self, source: str, target: str) -> None:
+        async with self.local(source) as path:
+            await asyncio.to_thread(_link, path, self._path(target))
+
     @asynccontextmanager
     async def scratch(self) -> AsyncGenerator[Path]:
         self._scratch.mkdir(parents=True, exist_ok=True)
@@ -78,7 +136,22 @@ class LocalBlobs:
         yield path
 
     async def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        # The folder of a job or an upload goes with its last file; one with other files stays.
+        if path.parent.parent != self._root:
+            with suppress(OSError):
+                path.parent.rmdir()
+
+    async def delete_below(self, prefix: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._path(prefix), ignore_errors=True)
+
+    async def list(self) -> list[Stored]:
+        return await asyncio.to_thread(_stored, self._root)
+
+    async def free_bytes(self) -> int:
+        self._root.mkdir(parents=True, exist_ok=True)
+        return (await asyncio.to_thread(shutil.disk_usage, self._root)).free
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -117,6 +190,45 @@ def _adopt(source: Path, target: Path) -> None:
         beside.replace(target)
         source.unlink()
     _sync(target.parent)
+
+
+def _create(source: Path, target: Path) -> None:
+    """As `_adopt`, if there is no `target` yet. Both are on one filesystem: `source` comes from `scratch`."""
+    _make_folder(target.parent)
+    _sync(source)
+    try:
+        target.hardlink_to(source)  # unlike a rename, this fails when the name is taken
+    except FileExistsError as error:
+        raise AlreadyExists(f"A file is stored already as {target.name!r}") from error
+    _sync(target.parent)
+    source.unlink()
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file: blobs never change their bytes, so sharing them is as good as a copy."""
+    _make_folder(target.parent)
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        return
+    except FileNotFoundError as error:
+        raise NotFound(f"No file is stored as {source.name!r}") from error
+    _sync(target.parent)
+
+
+def _stored(root: Path) -> list[Stored]:
+    found: list[Stored] = []
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            path = Path(folder, name)
+            key = path.relative_to(root).as_posix()
+            # A file may go between the listing and the look at it. What has no key of ours is not ours.
+            with suppress(FileNotFoundError):
+                if _KEY.fullmatch(key):
+                    # The time of the last change to the name; a copy shares the bytes, and so their older time.
+                    found.append(Stored(key, path.stat().st_ctime))
+    return found
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Guard: the one way out to URLs that users give.
+"""Guard: the one way out to URLs that users give, of pictures and of webhooks.
 
 A name is resolved once, every answer is judged, and the socket is opened to a judged address, so there is no second
 look-up that could answer differently. Redirects pass the same gate. Time, size and ports are bounded.
@@ -12,7 +12,8 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -34,13 +35,15 @@ MAX_REDIRECTS = 3
 _MAX_ADDRESSES = 3
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
+_PICTURES = (b"Accept", b"image/*, */*;q=0.5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one fetch may cost and where it may lead."""
+    """What one exchange may cost and where it may lead."""
 
     max_bytes: int
+    """Largest body of an answer; that of a post is not read."""
     total_seconds: float
     """From the first look-up of a name to the last byte, redirects included."""
     connect_seconds: float = 10.0
@@ -48,6 +51,18 @@ class Limits:
     """Longest silence of the server."""
     allow_private_networks: tuple[Network, ...] = ()
     allow_ports: tuple[int, ...] = ()
+    subject: str = "picture"
+    """Whose URL it is, for messages."""
+    time_setting: str = "fetch_seconds"
+    """The setting that `total_seconds` comes from, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said to a post. `retry_after` is its header as sent, empty if there was none."""
+
+    status: int
+    retry_after: str
 
 
 async def system_resolver(host: str, port: int) -> list[Address]:
@@ -62,29 +77,64 @@ async def fetch(url: str, target: Path, limits: Limits, resolver: Resolver = sys
     Raises AddressRefused (not public, port, scheme), SourceUnreachable (name, network, status, time) and
     PictureTooLarge. `target` may hold a part of the file then.
     """
+    async with _way_out(limits, resolver) as pool:
+        return await _follow(pool, checked_url(url, limits), target, limits)
+
+
+async def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    limits: Limits,
+    resolver: Resolver = system_resolver,
+) -> Answer:
+    """Send `body` to `url`, once; redirects are answers like any other and are not followed.
+
+    Raises AddressRefused and SourceUnreachable as `fetch`.
+    """
+    async with _way_out(limits, resolver) as pool:
+        target = checked_url(url, limits)
+        own = [(name.encode(), value.encode()) for name, value in headers.items()]
+        length = (b"Content-Length", str(len(body)).encode())
+        # The answer's body is left unread: its length is the receiver's choice, its content is of no use.
+        async with pool.stream(
+            "POST",
+            _raw(target),
+            headers=[*_headers(target), length, *own],
+            content=body,
+            extensions=_timeouts(limits),
+        ) as response:
+            found = {name.lower(): value for name, value in response.headers}
+            return Answer(response.status, found.get(b"retry-after", b"").decode("latin-1"))
+
+
+@asynccontextmanager
+async def _way_out(limits: Limits, resolver: Resolver) -> AsyncGenerator[httpcore2.AsyncConnectionPool]:
+    """A pool for one exchange, over judged addresses and within its time; network failures become our errors."""
+    subject = limits.subject
     pool = httpcore2.AsyncConnectionPool(
         ssl_context=_tls(), max_connections=1, network_backend=_GuardedBackend(limits, resolver)
     )
     deadline = asyncio.timeout(limits.total_seconds)
     try:
         async with deadline, pool:
-            return await _follow(pool, checked_url(url, limits), target, limits)
+            yield pool
     except TimeoutError as error:
         if not deadline.expired():
-            raise SourceUnreachable("The server of the picture does not answer in time") from error
+            raise SourceUnreachable(f"The server of the {subject} does not answer in time") from error
         raise SourceUnreachable(
-            f"The picture did not arrive within fetch_seconds ({limits.total_seconds:g} s)"
+            f"The {subject} took longer than {limits.time_setting} ({limits.total_seconds:g} s)"
         ) from error
     except httpcore2.TimeoutException as error:
-        raise SourceUnreachable("The server of the picture does not answer in time") from error
+        raise SourceUnreachable(f"The server of the {subject} does not answer in time") from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-        raise SourceUnreachable("The server of the picture cannot be reached or breaks off") from error
+        raise SourceUnreachable(f"The server of the {subject} cannot be reached or breaks off") from error
 
 
 async def _follow(pool: httpcore2.AsyncConnectionPool, url: httpx2.URL, target: Path, limits: Limits) -> int:
     for _ in range(MAX_REDIRECTS + 1):
         async with pool.stream(
-            "GET", _raw(url), headers=_headers(url), extensions=_timeouts(limits)
+            "GET", _raw(url), headers=[*_headers(url), _PICTURES], extensions=_timeouts(limits)
         ) as response:
             headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             location = headers.get(b"location")
@@ -100,15 +150,17 @@ def checked_url(text: str | httpx2.URL, limits: Limits) -> httpx2.URL:
     try:
         url = httpx2.URL(text)
     except httpx2.InvalidURL as error:
-        raise SourceUnreachable(f"The picture's URL is not valid: {error}") from error
+        raise SourceUnreachable(f"The {limits.subject}'s URL is not valid: {error}") from error
     if url.scheme not in _DEFAULT_PORTS or not url.host:
-        raise AddressRefused("The picture's URL must start with http:// or https:// and name a host")
+        raise AddressRefused(
+            f"The {limits.subject}'s URL must start with http:// or https:// and name a host"
+        )
     if url.userinfo:
-        raise AddressRefused("The picture's URL must not carry a user name or password")
+        raise AddressRefused(f"The {limits.subject}'s URL must not carry a user name or password")
     port = _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
     if port not in (*_DEFAULT_PORTS.values(), *limits.allow_ports):
         raise AddressRefused(
-            f"The picture's URL names port {port}; this server goes to 80 and 443 only, "
+            f"The {limits.subject}'s URL names port {port}; this server goes to 80 and 443 only, "
             "and to those its operator adds in ENLARGER_ALLOW_PORTS"
         )
     return url
@@ -119,9 +171,11 @@ def redirected(url: httpx2.URL, location: str, limits: Limits) -> httpx2.URL:
     try:
         target = checked_url(url.join(location), limits)
     except httpx2.InvalidURL as error:
-        raise SourceUnreachable(f"The picture's URL redirects to one that is not valid: {error}") from error
+        raise SourceUnreachable(
+            f"The {limits.subject}'s URL redirects to one that is not valid: {error}"
+        ) from error
     if url.scheme == "https" and target.scheme == "http":
-        raise AddressRefused("The picture's URL redirects from https to http")
+        raise AddressRefused(f"The {limits.subject}'s URL redirects from https to http")
     return target
 
 
@@ -159,7 +213,6 @@ def _headers(url: httpx2.URL) -> list[tuple[bytes, bytes]]:
     return [
         (b"Host", url.netloc),
         (b"User-Agent", b"enlarger"),
-        (b"Accept", b"image/*, */*;q=0.5"),
         (b"Accept-Encoding", b"identity"),
     ]
 
@@ -207,13 +260,14 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
             addresses = await self._resolver(host, port)
         except (OSError, UnicodeError) as error:
             raise SourceUnreachable(
-                f"No address is known for the host of the picture, {host[:100]}"
+                f"No address is known for the host of the {self._limits.subject}, {host[:100]}"
             ) from error
         for address in addresses:
             if kind := refusal(address, self._limits.allow_private_networks):
-                logger.warning("Refused to fetch from %s at %s (%s)", host, address, kind)
+                logger.warning("Refused to go to %s at %s (%s)", host, address, kind)
                 raise AddressRefused(
-                    f"The host of the picture, {host[:100]}, leads to an address that is not public ({kind}); "
+                    f"The host of the {self._limits.subject}, {host[:100]}, leads to an address "
+                    f"that is not public ({kind}); "
                     "the operator can allow its network in ENLARGER_ALLOW_PRIVATE_NETWORKS"
                 )
         return addresses

@@ -60,6 +60,8 @@ class Output:
     height: int
     bytes: int
     sha256: str
+    nsfw_score: float | None = None
+    """0 (harmless) to 1; None when no check ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,19 @@ class Job:
     """Where to fetch the picture, when it was given as a URL and is not stored yet."""
     source_blob: str = ""
     """Blob key of the picture's bytes, once we hold them."""
+    webhook_url: str = ""
+    """Who is told of the end, empty for nobody."""
+    base64_output: bool = False
+    """Whether `outputs` shows the files themselves in place of their links."""
     state: State = State.CREATED
+    ticket: str = ""
+    """The queue entry the job runs under; its own id until a claim binds it to another."""
+    fair_tag: float = 0.0
+    """Its place in the order of service: virtual seconds, smallest first. See `fairness`."""
+    cost_seconds: float = 0.0
+    """Estimate of the device time it takes."""
+    progress: float = 0.0
+    """Share of the computation that is done, 0 to 1; written at most once a second."""
     epoch: int = 0
     """Raised by every claim; only the claim that holds the newest epoch may finish."""
     compute_starts: int = 0
@@ -96,11 +110,33 @@ class Job:
     """What the engine did: model, runtime, precision, tiles, timings."""
 
 
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    SUBMIT = "submit"
+    """Submit, upload, cancel, delete."""
+    READ = "read"
+    """See its predictions, usage and webhook deliveries."""
+    ADMIN = "admin"
+    """See the metrics of the whole server."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key. Only the SHA-256 of its secret is stored."""
+    """An API key. Only the SHA-256 of its secret is stored. A limit of 0 is none."""
 
     id: str
     name: str
     created_at: float
     revoked_at: float | None = None
+    scopes: frozenset[Scope] = frozenset(Scope)
+    expires_at: float | None = None
+    rate_per_minute: int = 0
+    """Submits a minute; further ones are refused."""
+    max_concurrency: int = 0
+    """Jobs in work at once; further ones wait as `created`."""
+    weight: float = 1.0
+    """Share of the devices while others want them too: 2 is twice that of 1."""
+
+    def is_valid(self, now: float) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from enlarger.errors import InvalidOption
 from enlarger.jobs.blobs import write_durably
-from enlarger.jobs.job import Key
+from enlarger.jobs.job import Key, Scope
 from enlarger.jobs.store import Store
 
 _SECRET_BYTES = 32
@@ -24,11 +26,50 @@ def secret_hash(secret: str) -> str:
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a new key may do; see `Key`. Raises InvalidOption when a value is out of range."""
+
+    scopes: frozenset[Scope] = frozenset({Scope.SUBMIT, Scope.READ})
+    expires_at: float | None = None
+    rate_per_minute: int = 0
+    max_concurrency: int = 0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.scopes:
+            raise InvalidOption(f"scopes must be some of {', '.join(Scope)}", "scopes")
+        for name in ("rate_per_minute", "max_concurrency"):
+            if (value := getattr(self, name)) < 0:
+                raise InvalidOption(f"{name} must be 0 (no limit) or more, not {value}", name)
+        if not 0.01 <= self.weight <= 100:
+            raise InvalidOption(f"weight must be from 0.01 to 100, not {self.weight:g}", "weight")
+
+
 async def create_key(
-    store: Store, name: str, *, now: float, new_id: Callable[[], str], random: Callable[[int], bytes]
+    store: Store,
+    name: str,
+    *,
+    now: float,
+    new_id: Callable[[], str],
+    random: Callable[[int], bytes],
+    grant: Grant | None = None,
 ) -> tuple[Key, str]:
     """A new key and its secret, which is shown this once and kept nowhere."""
-    key, secret = Key(id=new_id(), name=name, created_at=now), new_secret(random)
+    grant = grant or Grant()
+    if grant.expires_at is not None and grant.expires_at <= now:
+        raise InvalidOption("expires_at lies in the past: the key would never be valid", "expires_at")
+    key = Key(
+        id=new_id(),
+        name=name,
+        created_at=now,
+        scopes=grant.scopes,
+        expires_at=grant.expires_at,
+        rate_per_minute=grant.rate_per_minute,
+        max_concurrency=grant.max_concurrency,
+        weight=grant.weight,
+    )
+    secret = new_secret(random)
     await store.add_key(key, secret_hash(secret))
     return key, secret
 
@@ -50,4 +91,4 @@ async def ensure_first_key(
         await store.add_key(Key(id=new_id(), name="first", created_at=now), secret_hash(secret))
         return secret
     key = await store.key_by_hash(secret_hash(secret))
-    return secret if key is not None and key.revoked_at is None else ""
+    return secret if key is not None and key.is_valid(now) else ""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+
+_URL = re.compile(r"https?://[^/?#]+/files/(?P<token>[^/?#]+)/(?P<key>[^?#]+)", re.IGNORECASE)
 
 
 def sign(secret: bytes, key: str, expires_at: int) -> str:
@@ -24,3 +27,9 @@ def verify(secret: bytes, key: str, token: str, now: float) -> bool:
         token.encode("utf-8", "surrogatepass"), sign(secret, key, int(expires)).encode()
     )
     return genuine and now < int(expires)
+
+
+def parse(url: str) -> tuple[str, str] | None:
+    """Token and blob key of a URL that has the form of a link, under whatever host; None when it has not."""
+    match = _URL.fullmatch(url)
+    return (match["token"], match["key"]) if match else None

@@ -1,4 +1,8 @@
-"""Queue: hands out job ids, over PgQueuer. In memory: what survives a crash is the rows of the store."""
+"""Queue: wakes workers, over PgQueuer. In memory: what survives a crash is the rows of the store.
+
+An entry is a ticket with the id of a job, but it is good for any: the store chooses which job is served, by fair
+share and limits that the queue knows nothing of.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ SLOTS = 4
 
 
 class Queue:
-    """Job ids waiting for a worker. An id that is waiting or in hand is not queued a second time."""
+    """Tickets waiting for a worker. One that is waiting or in hand is not queued a second time."""
 
     def __init__(
         self,
@@ -45,13 +49,13 @@ class Queue:
         # PgQueuer never trims its log of finished entries, which in memory is a leak.
         return cls(pgq, queries, queries.clear_queue_log, retry_seconds=retry_seconds)
 
-    async def enqueue(self, job_id: str) -> None:
-        await self._queries.enqueue(ENTRYPOINT, job_id.encode(), dedupe_key=job_id, on_conflict="skip")
+    async def enqueue(self, ticket: str) -> None:
+        await self._queries.enqueue(ENTRYPOINT, ticket.encode(), dedupe_key=ticket, on_conflict="skip")
 
-    async def run(self, run_job: Callable[[str], Awaitable[None]]) -> None:
-        """Call `run_job(job_id)` for every id, up to SLOTS at once, until `stop`.
+    async def run(self, run_job: Callable[[str], Awaitable[bool | None]]) -> None:
+        """Call `run_job(ticket)` for every ticket, and again while it says True, up to SLOTS at once, until `stop`.
 
-        An exception of `run_job` is logged and the id handed out again after `retry_seconds`.
+        An exception of `run_job` is logged and the ticket handed out again after `retry_seconds`.
         """
 
         @self._pgq.entrypoint(ENTRYPOINT)
@@ -71,7 +75,7 @@ class Queue:
         for task in self._in_hand:
             task.cancel()
 
-    async def _hand_out(self, job_id: str, run_job: Callable[[str], Awaitable[None]]) -> None:
+    async def _hand_out(self, ticket: str, run_job: Callable[[str], Awaitable[bool | None]]) -> None:
         # An entry that was on its way while `stop` was called: its row waits for the next start.
         if self._pgq.shutdown.is_set():
             return
@@ -79,9 +83,10 @@ class Queue:
         assert task is not None
         self._in_hand.add(task)
         try:
-            await run_job(job_id)
+            while await run_job(ticket) and not self._pgq.shutdown.is_set():
+                await self._trim_log()
         except Exception as error:
-            logger.exception("Job %s is handed out again in %g s", job_id, self._retry_seconds)
+            logger.exception("Ticket %s is handed out again in %g s", ticket, self._retry_seconds)
             raise RetryRequested(timedelta(seconds=self._retry_seconds)) from error
         finally:
             self._in_hand.discard(task)

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from enlarger.engine.networks.cards import models
 from enlarger.engine.options import Options
-from enlarger.errors import InvalidOption, NotFound, Overloaded, Unauthorized
+from enlarger.errors import EnlargerError, Forbidden, InvalidOption, NotFound, Unauthorized
 from enlarger.jobs import links
-from enlarger.jobs.blobs import Blobs
-from enlarger.jobs.job import EXTENSIONS, Job, Key, Output
+from enlarger.jobs.admission import Limits, Repeat, fingerprint, network_of
+from enlarger.jobs.blobs import Blobs, delete_files
+from enlarger.jobs.changes import Change, Changes, StatusChanged, next_change, status_changed
+from enlarger.jobs.history import DAY_SECONDS, MAX_PAGE_SIZE, Asked, Used
+from enlarger.jobs.intake import Intake
+from enlarger.jobs.job import EXTENSIONS, Job, Key, Output, Scope
 from enlarger.jobs.keys import secret_hash
+from enlarger.jobs.line import Line, Standing
+from enlarger.jobs.preflight import Planner, Preflight
 from enlarger.jobs.queue import Queue
-from enlarger.jobs.sources import InlineSource, parse_image
+from enlarger.jobs.sources import InlineSource, Source, UrlSource, fetch_limits
 from enlarger.jobs.store import Store
+from enlarger.jobs.uploads import EXTENSIONS as UPLOAD_EXTENSIONS
+from enlarger.jobs.uploads import Ticket, Upload, Uploads
 from enlarger.settings import Settings
 
-_DAY_SECONDS = 86_400
-_FIRST_POLL_SECONDS = 0.02
-_LAST_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
+"""How often the store is asked while waiting: a change made by another process makes no sound here."""
+_MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+_MAX_DELETED_AT_ONCE = 1000
 
-_MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.items()}
+_MEDIA_TYPES = {extension: media_type for media_type, extension in (EXTENSIONS | UPLOAD_EXTENSIONS).items()}
+_UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +44,15 @@ class ServedFile:
 
     path: Path
     media_type: str
+    inline: bool
+    """Whether a browser may show it: results are our own encoding, uploads are a stranger's bytes."""
 
 
 class Service:
-    """Submit, get, wait. Holds no state of its own: any number may share one store, queue and blobs.
+    """Submit, watch, cancel, delete, upload. Any number may share one store, queue and blobs.
 
     clock: Unix seconds. new_id: 32 lower-case hex characters, unguessable. link_secret: signs links to files.
+    planner: what `preflight` asks; without one it raises FeatureUnavailable.
     """
 
     def __init__(
@@ -52,6 +65,8 @@ class Service:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         link_secret: bytes,
+        changes: Changes | None = None,
+        planner: Planner | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -60,73 +75,203 @@ class Service:
         self._clock = clock
         self._new_id = new_id
         self._link_secret = link_secret
+        self._changes = changes or Changes()
+        self._line = Line(store, clock)
+        self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
+        self._preflight = Preflight(planner, blobs, fetch_limits(settings))
+        self._uploads = Uploads(
+            database=store.database,
+            blobs=blobs,
+            settings=settings,
+            clock=clock,
+            new_id=new_id,
+            secret=link_secret,
+        )
+
+    # Keys
 
     async def authenticate(self, secret: str) -> Key:
-        """The key of a secret. Raises Unauthorized when it is unknown or revoked."""
-        key = await self._store.key_by_hash(secret_hash(secret))
-        if key is None or key.revoked_at is not None:
-            raise Unauthorized("Invalid API key: create one with `enlarger keys create`")
-        return key
+        """The key of a secret. Raises Unauthorized when it is unknown, revoked or expired."""
+        return self._valid(await self._store.key_by_hash(secret_hash(secret)))
+
+    def require(self, key: Key, *scopes: Scope) -> None:
+        """Raises Forbidden when the key has none of the scopes."""
+        if key.scopes.isdisjoint(scopes):
+            raise Forbidden(
+                f"This API key may not do that: it has the scopes {', '.join(sorted(key.scopes))}, "
+                f"and this needs {' or '.join(scopes)}"
+            )
+
+    # Jobs: submit and look
 
     async def submit(
-        self, key: Key, *, model: str, image: str, options: Options, echo: Mapping[str, Any]
+        self,
+        key: Key,
+        *,
+        model: str,
+        image: str,
+        options: Options,
+        echo: Mapping[str, Any],
+        webhook_url: str = "",
+        idempotency_key: str = "",
+        base64_output: bool = False,
     ) -> Job:
         """Accept a job. When this returns the job survives a crash of the server.
 
-        image: http(s) URL, data URI or base64. echo: the request as sent; an inline picture in its `image` is
-        replaced by a note of its size. Raises InvalidOption(field="image"), PayloadTooLarge, Overloaded.
+        image: http(s) URL, data URI or base64; a link of ours is read from the store. echo: the request as sent; an
+        inline picture in its `image` is replaced by a note of its size. The same `idempotency_key` with the same
+        request within 24 h gives the job of the first.
+        Raises Forbidden, InvalidOption, PayloadTooLarge, IdempotencyConflict, RateLimited, Overloaded, StorageFull.
         """
+        self.require(key, Scope.SUBMIT)
         check_model(options.model, self._settings.weights_dir)
-        source = parse_image(image, self._settings.max_inline_bytes)
-        await self._check_backlog()
-        job_id = self._new_id()
-        source_url, source_blob = "", ""
+        values = asdict(options)
+        request = [model, image, values, webhook_url, base64_output]
+        repeat = _repeat(idempotency_key, request) if idempotency_key else None
+        if repeat and (found := await self._store.earlier(key, repeat, self._clock())):
+            return found
+        source = await self._intake.read(image)
         if isinstance(source, InlineSource):
-            source_blob = f"inputs/{job_id}"
-            await self._blobs.put(source_blob, source.data)
             echo = {**echo, "image": f"(inline picture, {len(source.data)} bytes)"}
-        else:
-            source_url = source.url
         job = Job(
-            id=job_id,
+            id=self._new_id(),
             key_id=key.id,
             model=model,
             input=echo,
-            options=asdict(options),
-            source_url=source_url,
-            source_blob=source_blob,
+            options=values,
+            webhook_url=webhook_url,
+            base64_output=base64_output,
             created_at=self._clock(),
         )
-        await self._store.add(job)
-        await self._queue.enqueue(job.id)
-        return job
+        return await self._admitted(job, key, source, repeat)
+
+    async def poll(self, secret: str, job_id: str) -> Job:
+        """`authenticate` and `get` in one query. Raises Unauthorized, Forbidden, NotFound."""
+        key, job = await self._store.poll(secret_hash(secret), job_id)
+        self.require(self._valid(key), Scope.READ)
+        return _found(job, job_id)
 
     async def get(self, key: Key, job_id: str) -> Job:
         """The job. Raises NotFound when there is none or it belongs to another key."""
-        job = await self._store.get(job_id, key.id)
-        if job is None:
-            raise NotFound(f"Prediction not found: {job_id[:64]}")
-        return job
+        self.require(key, Scope.READ, Scope.SUBMIT)
+        return _found(await self._store.get(job_id, key.id), job_id)
 
     async def wait(self, key: Key, job_id: str, seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after `seconds`. Raises as `get`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        pause = _FIRST_POLL_SECONDS
-        while True:
+        with self._changes.listening(job_id) as changes:
+            while True:
+                job = await self.get(key, job_id)
+                left = deadline - loop.time()
+                if job.state.is_terminal or left <= 0:
+                    return job
+                await status_changed(changes, min(left, _POLL_SECONDS))
+
+    async def events(self, key: Key, job_id: str) -> AsyncGenerator[Job | Change]:
+        """The job as it stands, then every tile (TileDone) and the job again whenever its row has changed.
+
+        Ends after the job in its terminal state, or when it is deleted. Raises NotFound as `get`.
+        """
+        with self._changes.listening(job_id) as changes:
             job = await self.get(key, job_id)
-            left = deadline - loop.time()
-            if job.state.is_terminal or left <= 0:
-                return job
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LAST_POLL_SECONDS)
+            yield job
+            while not job.state.is_terminal:
+                change = await next_change(changes, _POLL_SECONDS)
+                if not isinstance(change, StatusChanged):
+                    yield change
+                    continue
+                latest = await self._store.get(job_id, key.id)
+                if latest is None:
+                    return
+                if latest != job:
+                    yield (job := latest)
+
+    async def history(
+        self,
+        key: Key,
+        *,
+        page: int = 1,
+        page_size: int = 20,
+        model: str = "",
+        status: str = "",
+        created_after: float | None = None,
+        created_before: float | None = None,
+    ) -> list[Job]:
+        """The key's jobs, newest first. page_size: 1 to 100; times: Unix seconds. Raises InvalidOption."""
+        self.require(key, Scope.READ)
+        # The offset has to fit the integers of the database.
+        for name, value, high in (("page", page, 10**9), ("page_size", page_size, MAX_PAGE_SIZE)):
+            if not 1 <= value <= high:
+                raise InvalidOption(f"{name} must be from 1 to {high}, not {value}", name)
+        asked = Asked(model=model, status=status, created_after=created_after, created_before=created_before)
+        return await self._store.history(key.id, asked, page, page_size)
+
+    async def usage(self, key: Key, start: float, end: float) -> list[Used]:
+        """What the key's jobs took, by UTC day and model, of the days from `start` to `end` (Unix seconds)."""
+        self.require(key, Scope.READ)
+        return await self._store.used(key.id, int(start // DAY_SECONDS), int(end // DAY_SECONDS))
+
+    async def position_and_eta(self, job: Job) -> Standing:
+        """How many jobs until it is this one's turn, and seconds to its end; both None when it has ended."""
+        return await self._line.standing(job)
+
+    async def preflight(self, key: Key, image: str, options: Options) -> Mapping[str, Any]:
+        """What the job would be, without running it: the planner's words and `eta_seconds`. Raises its refusal."""
+        self.require(key, Scope.SUBMIT)
+        plan = await self._preflight.plan(await self._intake.read(image), options)
+        line = await self._line.look()
+        return {**plan, "eta_seconds": line.seconds + float(plan["seconds"])}
+
+    # Jobs: end and remove
+
+    async def cancel(self, key: Key, job_id: str) -> Job:
+        """End the job; the device lets go of it within one tile. A job that has ended stays as it is."""
+        self.require(key, Scope.SUBMIT)
+        job = await self._store.cancel(job_id, key.id, self._clock())
+        if job is None:
+            return await self.get(key, job_id)
+        self._changes.publish(job_id, StatusChanged())
+        return job
+
+    async def delete(self, key: Key, job_ids: Collection[str]) -> int:
+        """Remove jobs of the key with their files, also unfinished ones; how many of the ids there were.
+
+        Raises InvalidOption for more than 1000 ids.
+        """
+        self.require(key, Scope.SUBMIT)
+        if len(job_ids) > _MAX_DELETED_AT_ONCE:
+            raise InvalidOption(f"ids must be at most {_MAX_DELETED_AT_ONCE}, not {len(job_ids)}", "ids")
+        gone = await self._store.delete(job_ids, key.id)
+        for job_id in gone:
+            self._changes.publish(job_id, StatusChanged())
+            await delete_files(self._blobs, job_id)
+        return len(gone)
+
+    # Files
+
+    async def create_upload(self, key: Key, filename: str, size: int | None, content_type: str) -> Ticket:
+        """Permission to upload one file of `size` bytes (None: unknown). Raises Forbidden and as `Uploads.create`."""
+        self.require(key, Scope.SUBMIT)
+        return await self._uploads.create(key, filename, size, content_type)
+
+    async def receive_upload(self, token: str, stream: AsyncIterator[bytes]) -> Upload:
+        """Take the file of a ticket, once. Raises as `Uploads.receive`.
+
+        A stream that raises or is abandoned leaves nothing behind, and the ticket stays good.
+        """
+        return await self._uploads.receive(token, stream)
+
+    def link(self, blob_key: str, base_url: str) -> str:
+        """A link to a stored file that needs no key, valid for `retention_days` to `retention_days` + 1."""
+        # Rounded up to whole days: polls of the same day show the same URL, which clients and caches like.
+        last_day = ceil(self._clock() / DAY_SECONDS) + self._settings.retention_days
+        token = links.sign(self._link_secret, blob_key, last_day * DAY_SECONDS)
+        return f"{base_url}/files/{token}/{blob_key}"
 
     def output_url(self, output: Output, base_url: str) -> str:
-        """A link to a result that needs no key, valid for `retention_days` to `retention_days` + 1."""
-        # Rounded up to whole days: polls of the same day show the same URL, which clients and caches like.
-        last_day = ceil(self._clock() / _DAY_SECONDS) + self._settings.retention_days
-        token = links.sign(self._link_secret, output.blob_key, last_day * _DAY_SECONDS)
-        return f"{base_url}/files/{token}/{output.blob_key}"
+        """The link to a result."""
+        return self.link(output.blob_key, base_url)
 
     async def open_file(self, token: str, key: str) -> ServedFile:
         """The file behind a link. Raises NotFound when the link is wrong or expired, or the file is gone."""
@@ -135,14 +280,51 @@ class Service:
                 "File not found: the link is wrong or has expired; poll the prediction for a new one"
             )
         async with self._blobs.local(key) as path:
-            return ServedFile(path, _MEDIA_TYPES[key.rpartition(".")[2]])
+            media_type = _MEDIA_TYPES.get(key.rpartition(".")[2], _UNKNOWN_MEDIA_TYPE)
+            return ServedFile(path, media_type, inline=key.startswith("outputs/"))
 
-    async def _check_backlog(self) -> None:
-        limit = self._settings.max_backlog_jobs
-        if await self._store.count_unfinished() >= limit:
-            raise Overloaded(
-                f"The server holds {limit} unfinished jobs, as many as it takes (max_backlog_jobs): try again later"
-            )
+    def _valid(self, key: Key | None) -> Key:
+        if key is None or not key.is_valid(self._clock()):
+            raise Unauthorized("Invalid API key: create one with `enlarger keys create`")
+        return key
+
+    async def _admitted(self, job: Job, key: Key, source: Source, repeat: Repeat | None) -> Job:
+        """The job as it was recorded and queued, or the one it repeats. Blob, row, queue: in this order."""
+        settings = self._settings
+        limits = Limits(max_jobs=settings.max_backlog_jobs, max_seconds=settings.max_backlog_seconds)
+        await self._intake.check_space(source)
+        if isinstance(source, UrlSource):
+            job = replace(job, source_url=source.url)
+        else:
+            # Asked before the bytes are written, too: whoever may not submit shall not keep the disk busy.
+            await self._store.check_admission(key, network_of(job.options), limits, self._clock())
+            job = replace(job, source_blob=f"inputs/{job.id}")
+            await self._intake.store(job.source_blob, source)
+        try:
+            admitted = await self._store.admit(job, key, limits, repeat, self._clock())
+        except EnlargerError:
+            await delete_files(self._blobs, job.id)
+            raise
+        if admitted.id != job.id:
+            await delete_files(self._blobs, job.id)
+            return admitted
+        await self._queue.enqueue(job.id)
+        return admitted
+
+
+def _repeat(idempotency_key: str, request: list[Any]) -> Repeat:
+    if len(idempotency_key) > _MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        raise InvalidOption(
+            f"Idempotency-Key must have at most {_MAX_IDEMPOTENCY_KEY_CHARACTERS} characters",
+            "Idempotency-Key",
+        )
+    return Repeat(idempotency_key, fingerprint(request))
+
+
+def _found(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise NotFound(f"Prediction not found: {job_id[:64]}")
+    return job
 
 
 def check_model(name: str, weights_dir: Path | None) -> None:

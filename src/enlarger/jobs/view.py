@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enlarger.jobs.job import Job, Output, State
+from enlarger.jobs.moderation import nsfw_flags
 
 VENDOR_CODES = {
     "": 0,
+    "content_refused": 1200,
     "invalid_option": 1401,
     "invalid_picture": 1401,
     "unsupported_format": 1401,
@@ -40,8 +42,10 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def view(job: Job, *, result_url: str, output_url: Callable[[Output], str]) -> dict[str, Any]:
-    """The prediction as the API shows it."""
+def view(
+    job: Job, *, result_url: str, output_url: Callable[[Output], str], nsfw_threshold: float = 0.8
+) -> dict[str, Any]:
+    """The prediction as the API shows it. Without a safety check `has_nsfw_contents` holds false."""
     done = job.state is State.COMPLETED
     return {
         "id": job.id,
@@ -49,7 +53,7 @@ def view(job: Job, *, result_url: str, output_url: Callable[[Output], str]) -> d
         "input": dict(job.input),
         "outputs": [output_url(output) for output in job.outputs] if done else [],
         "urls": {"get": result_url},
-        "has_nsfw_contents": [False for _ in job.outputs] if done else [],
+        "has_nsfw_contents": nsfw_flags(job.outputs, nsfw_threshold) if done else [],
         "status": job.state.value,
         "created_at": rfc3339(job.created_at),
         "error": job.error_message,

@@ -1,0 +1,71 @@
+"""Line: how many jobs are before one, and when it will be done. An estimate, from a look at most a second old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from enlarger.jobs.job import Job, State
+from enlarger.jobs.store import Store, Waiting
+
+_FRESH_SECONDS = 1.0
+
+
+class Standing(NamedTuple):
+    """Where an unfinished job stands; both None when it has ended."""
+
+    position: int | None
+    """0: in work; 1: next in line."""
+    eta_seconds: float | None
+    """Estimated seconds until it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The line at one moment: for every job its Standing, and what a new job would find."""
+
+    standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
+    waiting: int = 0
+    seconds: float = 0.0
+    """Of device time until everybody in line is served."""
+
+
+def seen(line: Iterable[Waiting]) -> Seen:
+    """The standings of jobs in the order of service, on one device. Those in work come first."""
+    standings: dict[str, Standing] = {}
+    position, seconds = 0, 0.0
+    for job in line:
+        position += not job.in_work
+        seconds += job.remaining_seconds
+        standings[job.id] = Standing(0 if job.in_work else position, seconds)
+    return Seen(standings, position, seconds)
+
+
+class Line:
+    """The line, looked at no more than once a second however many ask: a poll stays one query. clock: seconds."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._seen = Seen()
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> Seen:
+        async with self._looking:
+            if not 0 <= self._clock() - self._looked_at < _FRESH_SECONDS:
+                self._seen = seen(await self._store.line())
+                self._looked_at = self._clock()
+            return self._seen
+
+    async def standing(self, job: Job) -> Standing:
+        """Where the job stands now."""
+        if job.state.is_terminal:
+            return Standing(None, None)
+        line = await self.look()
+        found = line.standings.get(job.id)
+        if found is None:  # younger than the look: behind everybody it saw, as far as one can tell
+            found = Standing(line.waiting + 1, line.seconds + job.cost_seconds)
+        return Standing(0, found.eta_seconds) if job.state is State.PROCESSING else found

@@ -1,0 +1,165 @@
+"""Retention: removes what is past its time, and files that belong to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy import Table, delete, or_, select
+
+from enlarger.jobs.admission import REPEAT_SECONDS
+from enlarger.jobs.blobs import Blobs, Stored, delete_files
+from enlarger.jobs.database import Database
+from enlarger.jobs.history import DAY_SECONDS
+from enlarger.jobs.job import State
+from enlarger.jobs.rows import UNFINISHED
+from enlarger.jobs.tables import deliveries, idempotency, jobs, uploads
+from enlarger.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_ORPHAN_SECONDS = 3600.0
+"""A file without a row may be one whose row is about to be written; after an hour it is not."""
+_BATCH = 500
+"""Rows removed in one transaction: submits wait for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one sweep has removed."""
+
+    jobs: int = 0
+    uploads: int = 0
+    orphans: int = 0
+
+
+class Retention:
+    """Keeps the store and the blobs to what is still promised. clock: Unix seconds."""
+
+    def __init__(
+        self, *, database: Database, blobs: Blobs, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._settings = settings
+        self._clock = clock
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Sweep every `sweep_seconds` until `stop`; what goes wrong is logged and tried again the next time."""
+        while not self._stopped.is_set():
+            try:
+                swept = await self.sweep()
+                if swept != Swept():
+                    logger.info(
+                        "Removed %d jobs, %d uploads, %d orphans", swept.jobs, swept.uploads, swept.orphans
+                    )
+            except Exception:
+                logger.exception("The sweep failed; trying again in %g s", self._settings.sweep_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), self._settings.sweep_seconds)
+
+    async def stop(self) -> None:
+        """`run` returns after the sweep under way."""
+        self._stopped.set()
+
+    async def sweep(self) -> Swept:
+        """Remove ended jobs and uploads `retention_days` old, tickets never used, and files without a row."""
+        now = self._clock()
+        oldest = now - self._settings.retention_days * DAY_SECONDS
+        await self._forget_repeats(now)
+        return Swept(
+            jobs=await self._sweep_jobs(oldest),
+            uploads=await self._sweep_uploads(oldest, now),
+            orphans=await self._sweep_orphans(now),
+        )
+
+    async def _sweep_jobs(self, oldest: float) -> int:
+        expired = (
+            select(jobs.c.id)
+            .where(jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < oldest)
+            .order_by(jobs.c.finished_at)
+            .limit(_BATCH)
+        )
+        swept = 0
+        while True:
+            async with self._database.write() as connection:
+                removal = delete(jobs).where(jobs.c.id.in_(expired)).returning(jobs.c.id)
+                gone = list((await connection.execute(removal)).scalars())
+                await connection.execute(delete(idempotency).where(idempotency.c.job_id.in_(gone)))
+                await connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(gone)))
+            for job_id in gone:
+                await delete_files(self._blobs, job_id)
+            swept += len(gone)
+            if len(gone) < _BATCH:
+                return swept
+
+    async def _sweep_uploads(self, oldest: float, now: float) -> int:
+        never_sent = uploads.c.received_at.is_(None) & (uploads.c.expires_at <= now)
+        removal = delete(uploads).where(or_(uploads.c.created_at < oldest, never_sent))
+        async with self._database.write() as connection:
+            gone = list((await connection.execute(removal.returning(uploads.c.blob_key))).scalars())
+        for blob_key in gone:
+            await self._blobs.delete(blob_key)
+        return len(gone)
+
+    async def _forget_repeats(self, now: float) -> None:
+        old = delete(idempotency).where(idempotency.c.created_at <= now - REPEAT_SECONDS)
+        async with self._database.write() as connection:
+            await connection.execute(old)
+
+    async def _sweep_orphans(self, now: float) -> int:
+        """Files whose job or upload is gone, and results of attempts that lost their claim."""
+        # The files first, the rows after: a row that is there by then keeps its files.
+        settled = [blob for blob in await self._blobs.list() if blob.stored_at < now - _ORPHAN_SECONDS]
+        by_owner: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+        for blob in settled:
+            kind, owner = _owner(blob)
+            by_owner[kind].setdefault(owner, []).append(blob.key)
+        orphans = [
+            *await self._without_row(by_owner["inputs"], jobs),
+            *await self._without_row(by_owner["uploads"], uploads),
+            *await self._not_results(by_owner["outputs"]),
+        ]
+        for key in orphans:
+            await self._blobs.delete(key)
+        return len(orphans)
+
+    async def _without_row(self, owned: dict[str, list[str]], table: Table) -> list[str]:
+        orphans: list[str] = []
+        async with self._database.read() as connection:
+            for ids in _batches(owned):
+                rows = await connection.execute(select(table.c.id).where(table.c.id.in_(ids)))
+                known = set(rows.scalars())
+                orphans += [key for owner in ids if owner not in known for key in owned[owner]]
+        return orphans
+
+    async def _not_results(self, owned: dict[str, list[str]]) -> list[str]:
+        orphans: list[str] = []
+        async with self._database.read() as connection:
+            for ids in _batches(owned):
+                query = select(jobs.c.id, jobs.c.state, jobs.c.outputs).where(jobs.c.id.in_(ids))
+                rows = {row.id: row for row in await connection.execute(query)}
+                for owner in ids:
+                    row = rows.get(owner)
+                    # While the job goes on its newest result may be a moment away from being named.
+                    if row is None or State(row.state).is_terminal:
+                        named = {output["blob_key"] for output in row.outputs} if row else set[str]()
+                        orphans += [key for key in owned[owner] if key not in named]
+        return orphans
+
+
+def _owner(blob: Stored) -> tuple[str, str]:
+    """Kind and id of what the blob belongs to."""
+    kind, owner = blob.key.split("/")[:2]
+    return kind, owner
+
+
+def _batches(ids: Iterable[str]) -> Iterator[Collection[str]]:
+    every = list(ids)
+    for start in range(0, len(every), _BATCH):
+        yield every[start : start + _BATCH]

@@ -1,0 +1,42 @@
+"""Rows: how jobs and keys are written as rows, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from enlarger.jobs.job import Job, Key, Output, Scope, State
+
+UNFINISHED = tuple(state.value for state in State if not state.is_terminal)
+
+_KEY_FIELDS = tuple(spec.name for spec in fields(Key))
+
+
+def columns_of_job(job: Job) -> dict[str, Any]:
+    columns = {spec.name: getattr(job, spec.name) for spec in fields(job)}
+    return columns | {
+        "state": job.state.value,
+        "input": dict(job.input),
+        "options": dict(job.options),
+        "report": dict(job.report),
+        "outputs": [asdict(output) for output in job.outputs],
+    }
+
+
+def job_of(row: Mapping[Any, Any]) -> Job:
+    """The job of a row; columns of `jobs` and no others."""
+    columns: dict[str, Any] = dict(row)
+    columns["state"] = State(columns["state"])
+    columns["outputs"] = tuple(Output(**output) for output in columns["outputs"])
+    return Job(**columns)
+
+
+def columns_of_key(key: Key) -> dict[str, Any]:
+    return asdict(key) | {"scopes": ",".join(sorted(key.scopes))}
+
+
+def key_of(row: Mapping[Any, Any]) -> Key:
+    values = {name: row[name] for name in _KEY_FIELDS}
+    values["scopes"] = frozenset(Scope(word) for word in row["scopes"].split(",") if word)
+    return Key(**values)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from enlarger.jobs.job import Job
+from enlarger.jobs.line import Line, Standing, seen
+from enlarger.jobs.store import Store, Waiting
+
+pytestmark = pytest.mark.anyio
+
+
+@given(in_work=st.lists(st.floats(0, 1e4), max_size=4), waiting=st.lists(st.floats(0, 1e4), max_size=20))
+def test_eta_is_the_sum_of_everything_before_and_position_counts_who_waits(
+    in_work: list[float], waiting: list[float]
+) -> None:
+    line = [Waiting(str(n), n < len(in_work), cost) for n, cost in enumerate([*in_work, *waiting])]
+    found = seen(line)
+    for n, job in enumerate(line):
+        position = max(0, n - len(in_work) + 1)
+        eta = sum(before.remaining_seconds for before in line[: n + 1])
+        assert found.standings[job.id] == Standing(position, pytest.approx(eta))
+    assert found.waiting == len(waiting)
+
+
+async def test_line_is_looked_at_once_a_second_however_many_ask(
+    store: Store, clock: Any, new_job: Callable[..., Job]
+) -> None:
+    jobs = [new_job(cost_seconds=10.0, created_at=clock.now + n) for n in range(3)]
+    for job in jobs[:2]:
+        await store.add(job)
+    looks: list[str] = []
+    event.listen(
+        store.database.reader.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_rest: looks.append(statement),
+    )
+    line = Line(store, clock)
+    for _ in range(50):
+        assert await line.standing(jobs[1]) == (2, 20)
+    assert len(looks) == 1
+    await store.add(jobs[2])
+    assert await line.standing(jobs[2]) == (3, 30)
+    assert len(looks) == 1
+    clock.now += 1
+    assert await line.standing(jobs[2]) == (3, 30)
+    assert len(looks) == 2
