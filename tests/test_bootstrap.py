@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
-from enlarger.bootstrap import run_service
+from enlarger.bootstrap import opened_store, run_service
 from enlarger.errors import InvalidOption
 from enlarger.settings import Settings
 
@@ -95,3 +97,38 @@ def test_second_server_on_a_data_folder_is_refused(tmp_path: Path) -> None:
     serve(Settings(data_dir=tmp_path, port=0), start_another)
     assert refusals[0].field == "data_dir"
     assert str(tmp_path) in refusals[0].message
+
+
+async def revoke_all(settings: Settings) -> None:
+    async with opened_store(settings) as store:
+        for key in await store.keys():
+            assert await store.revoke_key(key.id, time.time())
+
+
+def test_public_address_is_not_served_while_no_key_is_valid(tmp_path: Path) -> None:
+    inside = Settings(data_dir=tmp_path, port=0)
+    public = Settings(data_dir=tmp_path, port=0, host="0.0.0.0")
+    # The first start makes a key.
+    serve(public)
+    asyncio.run(revoke_all(public))
+    with pytest.raises(InvalidOption, match=r"0\.0\.0\.0.*enlarger keys create") as raised:
+        serve(public)
+    assert raised.value.field == "host"
+    # Nobody but this machine is there to be kept out.
+    assert serve(inside).startswith("http://127.0.0.1:")
+
+
+def test_first_key_from_the_settings_works_and_is_not_announced(tmp_path: Path) -> None:
+    secret = SecretStr("chosen-by-the-operator")
+    answers: list[int] = []
+    announced: list[str] = []
+
+    def visit(url: str, key: str) -> None:
+        announced.append(key)
+        headers = {"Authorization": f"Bearer {secret.get_secret_value()}"}
+        answers.append(httpx2.get(f"{url}/api/v3/balance", headers=headers, timeout=30).status_code)
+
+    for _ in range(2):
+        serve(Settings(data_dir=tmp_path, port=0, first_key=secret), visit)
+    assert (answers, announced) == ([200, 200], ["", ""])
+    assert not (tmp_path / "key").exists()

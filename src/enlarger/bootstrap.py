@@ -7,40 +7,58 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import os
+import random
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Protocol
 from uuid import uuid4
 
 import uvicorn
 from fastapi import FastAPI
 
 from enlarger.api.app import create_app
-from enlarger.api.context import Context
+from enlarger.api.context import Check, Context
 from enlarger.engine.child import ChildConfig, DeviceChild
 from enlarger.errors import InvalidOption
 from enlarger.jobs.blobs import LocalBlobs
+from enlarger.jobs.changes import Changes
 from enlarger.jobs.data_folder import lock_data_folder
-from enlarger.jobs.keys import ensure_first_key
+from enlarger.jobs.job import Job, Key
+from enlarger.jobs.keys import ensure_first_key, secret_hash
+from enlarger.jobs.metrics import Metrics, depths
+from enlarger.jobs.outbox import Outbox
+from enlarger.jobs.preflight import Planner
 from enlarger.jobs.queue import Queue
+from enlarger.jobs.retention import Retention
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
+from enlarger.jobs.view import view
+from enlarger.jobs.webhooks import Sources, Webhooks
 from enlarger.jobs.worker import Compute, Worker
+from enlarger.logs import set_up_logging
 from enlarger.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_LINK_SECRET_BYTES = 32
+_SECRET_BYTES = 32
 _PORTS_TRIED = 100
 _OPEN_REQUESTS_SECONDS = 10
 """At shutdown, time for requests under way to be answered."""
-_OTHER_FIELDS_BYTES = 64 * 1024
-"""Room in a request beside the base64 of its picture."""
+
+
+class Loop(Protocol):
+    """Something that works beside the requests, from `run` until `stop`."""
+
+    async def run(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +75,28 @@ class Embedded:
 async def run_service(settings: Settings, announce: Callable[[str, str], None]) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is under way, and leave unfinished jobs to the next start.
 
-    `announce` gets the URL of the server and the first key's secret once requests are taken.
+    `announce` gets the URL of the server and the first key's secret once requests are taken; the secret is empty
+    when nobody knows it or it came from the settings. Raises InvalidOption when other machines could reach the
+    server and no key is valid.
     """
-    device = DeviceChild(
-        ChildConfig(
-            device=settings.device,
-            threads=settings.threads,
-            weights_dir=settings.weights_dir,
-            max_input_megapixels=settings.max_input_megapixels,
-            max_output_megapixels=settings.max_output_megapixels,
-        )
+    set_up_logging(settings.log_level, as_json=settings.log_json)
+    config = ChildConfig(
+        device=settings.device,
+        threads=settings.threads,
+        weights_dir=settings.weights_dir,
+        max_input_megapixels=settings.max_input_megapixels,
+        max_output_megapixels=settings.max_output_megapixels,
     )
+    # Questions have a child of their own, so that they need not wait for the picture being computed.
+    device, planner = DeviceChild(config), DeviceChild(config)
     try:
-        async with embedded(settings, device) as parts:
-            with closing(_listener(settings.host, settings.port)) as listener:
+        with closing(_listener(settings.host, settings.port)) as listener:
+            async with embedded(settings, device, planner=planner, local_url=_local_url(listener)) as parts:
+                await _check_keys(parts.store, listener)
                 await _serve(parts, listener, announce)
     finally:
         await device.close()
+        await planner.close()
 
 
 @asynccontextmanager
@@ -83,19 +106,20 @@ async def embedded(
     *,
     clock: Callable[[], float] = time.time,
     new_id: Callable[[], str] = lambda: uuid4().hex,
+    planner: Planner | None = None,
+    local_url: str = "",
 ) -> AsyncGenerator[Embedded]:
-    """The parts of a service over the data folder, with the worker running; stopped and closed at exit.
+    """The parts of a service over the data folder, with everything running; stopped and closed at exit.
 
-    Raises InvalidOption when another server uses the folder.
+    `local_url`: where webhooks find results when `public_base_url` is not set. Raises InvalidOption when another
+    server uses the folder.
     """
     with lock_data_folder(settings.data_dir):
-        async with opened_store(settings) as store:
+        async with opened_store(settings) as store, AsyncExitStack() as stack:
             blobs = LocalBlobs(settings.data_dir / "blobs")
             await blobs.clear_scratch()
-            queue = Queue.in_memory()
-            key = await ensure_first_key(
-                store, settings.data_dir, now=clock(), new_id=new_id, random=os.urandom
-            )
+            key = await _first_key(store, settings, clock(), new_id)
+            queue, changes = Queue.in_memory(), Changes()
             service = Service(
                 store=store,
                 blobs=blobs,
@@ -103,14 +127,87 @@ async def embedded(
                 settings=settings,
                 clock=clock,
                 new_id=new_id,
-                link_secret=await store.secret("links", os.urandom(_LINK_SECRET_BYTES)),
+                link_secret=await store.secret("links", os.urandom(_SECRET_BYTES)),
+                changes=changes,
+                planner=planner,
             )
+            metrics = Metrics()
+            base_url = settings.public_base_url or local_url
+            webhooks = await _webhooks(settings, store, service, base_url, clock, new_id, metrics)
             worker = Worker(
-                store=store, blobs=blobs, queue=queue, compute=compute, settings=settings, clock=clock
+                store=store,
+                blobs=blobs,
+                queue=queue,
+                compute=compute,
+                settings=settings,
+                clock=clock,
+                changes=changes,
             )
-            async with _working(worker) as working:
-                app = create_app(_context(settings, store, service, working))
-                yield Embedded(store, service, worker, app, key)
+            retention = Retention(database=store.database, blobs=blobs, settings=settings, clock=clock)
+            store.on_end = _told(metrics, webhooks)
+            loops: dict[str, Loop] = {"worker": worker, "webhooks": webhooks, "retention": retention}
+            checks = {"database": _answers(store)}
+            for name, loop in loops.items():
+                checks[name] = _runs(await stack.enter_async_context(_running(name, loop)))
+            context = Context(
+                service=service,
+                webhooks=webhooks,
+                settings=settings,
+                checks=checks,
+                metrics=_exposed(metrics, store, clock),
+            )
+            yield Embedded(store, service, worker, create_app(context), key)
+
+
+def _told(metrics: Metrics, webhooks: Webhooks) -> Callable[[Job], None]:
+    """Who hears at once that a job has ended."""
+
+    def ended(job: Job) -> None:
+        metrics.job_ended(job)
+        webhooks.wake()
+
+    return ended
+
+
+def _exposed(
+    metrics: Metrics, store: Store, clock: Callable[[], float]
+) -> Callable[[], Coroutine[None, None, bytes]]:
+    async def exposed() -> bytes:
+        return metrics.exposed(await depths(store.database, clock()))
+
+    return exposed
+
+
+async def _webhooks(
+    settings: Settings,
+    store: Store,
+    service: Service,
+    base_url: str,
+    clock: Callable[[], float],
+    new_id: Callable[[], str],
+    metrics: Metrics,
+) -> Webhooks:
+    def message(job: Job) -> bytes:
+        data = view(
+            job,
+            result_url=f"{base_url}/api/v3/predictions/{job.id}/result",
+            output_url=lambda output: service.output_url(output, base_url),
+            nsfw_threshold=settings.nsfw_threshold,
+        )
+        return json.dumps(data).encode()
+
+    sources = Sources(
+        job=store.get, body=message, master=await store.secret("webhooks", os.urandom(_SECRET_BYTES))
+    )
+    return Webhooks(
+        outbox=Outbox(store.database),
+        sources=sources,
+        settings=settings,
+        clock=clock,
+        random=random.random,
+        new_id=new_id,
+        on_attempt=metrics.webhook_attempted,
+    )
 
 
 @asynccontextmanager
@@ -125,37 +222,59 @@ async def opened_store(settings: Settings) -> AsyncGenerator[Store]:
 
 
 @asynccontextmanager
-async def _working(worker: Worker) -> AsyncGenerator[asyncio.Task[None]]:
-    """The worker's loop as a task. Its failure is logged and makes the service unready; requests go on."""
+async def _running(name: str, loop: Loop) -> AsyncGenerator[asyncio.Task[None]]:
+    """A loop as a task. Its failure is logged and makes the service unready; requests go on."""
 
     async def run() -> None:
         try:
-            await worker.run()
+            await loop.run()
         except Exception:
-            log.exception("the worker's loop ended; no job is run until the server is started again")
+            log.exception("the loop of %s ended; start the server again", name)
 
-    task = asyncio.create_task(run(), name="worker")
+    task = asyncio.create_task(run(), name=name)
     try:
         yield task
     finally:
-        await worker.stop()
+        await loop.stop()
         await task
 
 
-def _context(settings: Settings, store: Store, service: Service, working: asyncio.Task[None]) -> Context:
+def _answers(store: Store) -> Check:
     async def database_answers() -> bool:
         return await store.count_unfinished() >= 0
 
-    async def worker_runs() -> bool:
-        return not working.done()
+    return database_answers
 
-    return Context(
-        service=service,
-        checks={"database": database_answers, "worker": worker_runs},
-        public_base_url=settings.public_base_url,
-        # Base64 writes three bytes as four characters.
-        max_body_bytes=settings.max_inline_bytes * 4 // 3 + _OTHER_FIELDS_BYTES,
-    )
+
+def _runs(task: asyncio.Task[None]) -> Check:
+    async def runs() -> bool:
+        return not task.done()
+
+    return runs
+
+
+async def _first_key(store: Store, settings: Settings, now: float, new_id: Callable[[], str]) -> str:
+    """The secret to announce: that of the key made at the first start; none when the settings bring their own."""
+    if settings.first_key is None:
+        return await ensure_first_key(store, settings.data_dir, now=now, new_id=new_id, random=os.urandom)
+    digest = secret_hash(settings.first_key.get_secret_value())
+    if await store.key_by_hash(digest) is None:
+        await store.add_key(Key(id=new_id(), name="first", created_at=now), digest)
+    return ""
+
+
+async def _check_keys(store: Store, listener: socket.socket) -> None:
+    """Raises InvalidOption when machines other than this one can reach a server that nobody can use rightfully."""
+    address = ip_address(listener.getsockname()[0])
+    if address.is_loopback:
+        return
+    now = time.time()
+    if not any(key.is_valid(now) for key in await store.keys()):
+        raise InvalidOption(
+            f"no API key is valid, so {address} is not served: make one with `enlarger keys create`, "
+            "or listen on 127.0.0.1",
+            "host",
+        )
 
 
 async def _serve(parts: Embedded, listener: socket.socket, announce: Callable[[str, str], None]) -> None:

@@ -105,15 +105,34 @@ def serve(
 
 @keys_app.command("create")
 def keys_create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")], data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    scope: Annotated[
+        list[str], typer.Option(help="What it may do: submit, read or admin; give it again for more.")
+    ] = ["submit", "read"],  # noqa: B006  (typer makes a new list each time)
+    expires_days: Annotated[
+        float | None, typer.Option(help="Days until it ends; never when not given.", min=0)
+    ] = None,
+    rate_per_minute: Annotated[int, typer.Option(help="Submits a minute; 0 is no limit.", min=0)] = 0,
+    max_concurrency: Annotated[int, typer.Option(help="Jobs in work at once; 0 is no limit.", min=0)] = 0,
+    weight: Annotated[float, typer.Option(help="Share of the devices; 2 is twice that of 1.")] = 1.0,
+    data_dir: DataDir = None,
 ) -> None:
     """Make a new API key and print it; it cannot be shown again."""
-    from enlarger.jobs.keys import create_key
+    from enlarger.jobs.keys import Grant, create_key
+
+    now = time.time()
+    grant = Grant(
+        scopes=_scopes(scope),
+        expires_at=None if expires_days is None else now + expires_days * 86_400,
+        rate_per_minute=rate_per_minute,
+        max_concurrency=max_concurrency,
+        weight=weight,
+    )
 
     async def create() -> str:
         async with _store(data_dir) as store:
             _, secret = await create_key(
-                store, name, now=time.time(), new_id=lambda: uuid4().hex, random=secrets.token_bytes
+                store, name, now=now, new_id=lambda: uuid4().hex, random=secrets.token_bytes, grant=grant
             )
             return secret
 
@@ -122,7 +141,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(data_dir: DataDir = None) -> None:
-    """Show the keys: id, name, when made, whether revoked."""
+    """Show the keys: id, name, when made, whether they still work, what they may do."""
     from enlarger.jobs.view import rfc3339
 
     async def read() -> Any:
@@ -130,8 +149,11 @@ def keys_list(data_dir: DataDir = None) -> None:
             return await store.keys()
 
     for key in asyncio.run(read()):
-        state = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at is not None else "active"
-        print(f"{key.id}  {rfc3339(key.created_at)}  {state:10}  {key.name}")
+        state = "active" if key.is_valid(time.time()) else "expired"
+        if key.revoked_at is not None:
+            state = f"revoked {rfc3339(key.revoked_at)}"
+        scopes = ",".join(sorted(key.scopes))
+        print(f"{key.id}  {rfc3339(key.created_at)}  {state:10}  {scopes:18}  {key.name}")
 
 
 @keys_app.command("revoke")
@@ -169,6 +191,15 @@ def _settings(**overrides: Any) -> Any:
     from enlarger.settings import read_settings
 
     return read_settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _scopes(words: list[str]) -> Any:
+    from enlarger.jobs.job import Scope
+
+    try:
+        return frozenset(map(Scope, words))
+    except ValueError as error:
+        raise InvalidOption(f"scope must be one of {', '.join(Scope)}: {error}", "scope") from error
 
 
 def _store(data_dir: Path | None) -> Any:

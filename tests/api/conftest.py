@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -22,13 +24,15 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image, UnidentifiedImageError
 
-from enlarger.bootstrap import embedded
+from enlarger.bootstrap import embedded, opened_store
 from enlarger.engine.options import Options
-from enlarger.errors import FeatureUnavailable, InvalidPicture
+from enlarger.errors import FeatureUnavailable, InvalidPicture, PictureTooLarge
+from enlarger.jobs.keys import Grant, create_key
 from enlarger.settings import Settings
 
 DEADLINE_SECONDS = 30
 MAX_INLINE_BYTES = 100_000
+SUBMIT = "/api/v3/wavespeed-ai/real-esrgan"
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,72 @@ class Resized:
     report: dict[str, Any] = field(default_factory=lambda: {"timings_ms": {"network": 7}})
 
 
+@dataclass(frozen=True)
+class Tile:
+    """One of the two halves of a result."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    done: int
+    total: int = 2
+
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total
+
+
 class PillowCompute:
-    """Stands where the device child stands, and enlarges without a network."""
+    """Stands where the device child stands, and enlarges without a network. `close()` holds the work up."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
 
     async def upscale(
-        self, source: Path, target: Path, options: Options, on_progress: Callable[[float], None]
+        self, source: Path, target: Path, options: Options, on_progress: Callable[[Any], None]
     ) -> Resized:
         if options.face_enhance:
             raise FeatureUnavailable("face_enhance needs face restoration, which this test does not have")
         result = await asyncio.to_thread(self._resize, source, target, options)
-        on_progress(1.0)
+        half = result.height // 2
+        on_progress(Tile(0, 0, result.width, half, 1))
+        while not self._open.is_set():  # noqa: ASYNC110  (opened from another thread)
+            await asyncio.sleep(0.01)
+        on_progress(Tile(0, half, result.width, result.height - half, 2))
         return result
 
+    async def plan(self, source: Path, options: Options) -> dict[str, Any]:
+        with _opened(source) as picture:
+            width, height = _enlarged(picture.size, options.scale)
+        if width * height > 10**7:
+            raise PictureTooLarge(f"the result would have {width}×{height} pixels")
+        return {"width": width, "height": height, "seconds": 0.5}
+
     def _resize(self, source: Path, target: Path, options: Options) -> Resized:
-        try:
-            with Image.open(source) as picture:
-                size = [max(1, int(side * options.scale + 0.5)) for side in picture.size]
-                large = picture.resize((size[0], size[1]))
-        except UnidentifiedImageError as error:
-            raise InvalidPicture("the bytes are not a picture") from error
+        with _opened(source) as picture:
+            size = _enlarged(picture.size, options.scale)
+            large = picture.resize(size)
         large.save(target, format=options.output_format)
         return Resized(f"image/{options.output_format}", *size)
+
+
+def _opened(source: Path) -> Image.Image:
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError as error:
+        raise InvalidPicture("the bytes are not a picture") from error
+
+
+def _enlarged(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 @contextlib.contextmanager
@@ -111,25 +160,60 @@ class Running:
     url: str
     key: str
     data_dir: Path
+    compute: PillowCompute = field(default_factory=PillowCompute)
     clock_offset_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.http = httpx2.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30
-        )
+        self.http = self.client(self.key)
 
-    def submit(self, **fields: Any) -> httpx2.Response:
+    def client(self, key: str) -> httpx2.Client:
+        """A client with another key."""
+        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+
+    def submit(self, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
         body = json.dumps({"image": picture(), **fields})
-        return self.http.post("/api/v3/wavespeed-ai/real-esrgan", content=body)
+        return self.http.post(SUBMIT, content=body, headers=headers)
+
+    def add_key(self, name: str, **grant: Any) -> str:
+        """The secret of a further key."""
+
+        async def create() -> str:
+            async with opened_store(Settings(data_dir=self.data_dir)) as store:
+                _, secret = await create_key(
+                    store,
+                    name,
+                    now=time.time(),
+                    new_id=lambda: uuid4().hex,
+                    random=os.urandom,
+                    grant=Grant(**grant),
+                )
+                return secret
+
+        return asyncio.run(create())
+
+    @contextlib.contextmanager
+    def held_up(self) -> Iterator[None]:
+        """No job ends before the exit."""
+        self.compute.close()
+        try:
+            yield
+        finally:
+            self.compute.open()
 
     def finished(self, submitted: httpx2.Response) -> dict[str, Any]:
         """The prediction of a submit, polled until it ends."""
         assert submitted.status_code == 200, submitted.text
-        path = f"/api/v3/predictions/{submitted.json()['data']['id']}/result"
+        return self.until(submitted.json()["data"]["id"], "completed", "failed", "cancelled")
+
+    def poll(self, job_id: str, **headers: str) -> httpx2.Response:
+        return self.http.get(f"/api/v3/predictions/{job_id}/result", headers=headers)
+
+    def until(self, job_id: str, *states: str) -> dict[str, Any]:
+        """The prediction, polled until it is in one of the states."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
-            data: dict[str, Any] = self.http.get(path).json()["data"]
-            if data["status"] in ("completed", "failed", "cancelled"):
+            data: dict[str, Any] = self.poll(job_id).json()["data"]
+            if data["status"] in states:
                 return data
             assert time.monotonic() < deadline, data
             time.sleep(0.01)
@@ -145,8 +229,11 @@ def running(data_dir: Path, **settings: Any) -> Iterator[Running]:
             def clock() -> float:
                 return time.time() + this.clock_offset_seconds
 
-            chosen = Settings(data_dir=data_dir, max_inline_bytes=MAX_INLINE_BYTES, **settings)
-            async with embedded(chosen, PillowCompute(), clock=clock) as parts:
+            values = {"max_inline_bytes": MAX_INLINE_BYTES, "min_free_bytes": 0, **settings}
+            chosen = Settings(data_dir=data_dir, **values)
+            async with embedded(
+                chosen, this.compute, clock=clock, planner=this.compute, local_url=url
+            ) as parts:
                 started.set_result(parts.key)
                 await serve_until(parts.app, listener, stop)
 

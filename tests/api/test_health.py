@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from enlarger.api.app import create_app
 from enlarger.api.context import Check, Context
 from enlarger.jobs.service import Service
+from enlarger.jobs.webhooks import Webhooks
+from enlarger.settings import Settings
 
 from .conftest import Running, serving
 
@@ -15,7 +17,7 @@ def test_running_server_is_up_and_ready(server: Running) -> None:
     assert server.http.get("/healthz").json() == {"status": "ok"}
     assert server.http.get("/readyz").json() == {
         "status": "ready",
-        "checks": {"database": True, "worker": True},
+        "checks": {"database": True, "worker": True, "webhooks": True, "retention": True},
     }
 
 
@@ -33,7 +35,13 @@ async def breaks() -> bool:
 
 def context_with(**checks: Check) -> Context:
     # No route under test here reaches the service.
-    return Context(service=cast(Service, None), checks=checks, public_base_url="", max_body_bytes=0)
+    return Context(
+        service=cast(Service, None),
+        webhooks=cast(Webhooks, None),
+        settings=Settings(),
+        checks=checks,
+        metrics=cast(Any, None),
+    )
 
 
 def test_server_with_a_part_that_does_not_work_is_up_but_not_ready() -> None:

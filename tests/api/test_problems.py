@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -12,10 +12,18 @@ from enlarger.api.context import Context
 from enlarger.api.problems import status_of
 from enlarger.errors import DeviceCrashed, EnlargerError, InvalidPicture, Overloaded
 from enlarger.jobs.service import Service
+from enlarger.jobs.webhooks import Webhooks
+from enlarger.settings import Settings
 
 from .conftest import Running, serving
 
-EMPTY = Context(service=cast(Service, None), checks={}, public_base_url="", max_body_bytes=0)
+EMPTY = Context(
+    service=cast(Service, None),
+    webhooks=cast(Webhooks, None),
+    settings=Settings(),
+    checks={},
+    metrics=cast(Any, None),
+)
 
 
 @pytest.mark.parametrize("cls", errors.error_classes().values(), ids=errors.error_classes())
@@ -32,8 +40,13 @@ def test_status_of_a_class_without_a_row_is_its_parent_s() -> None:
     ("error", "status", "code", "error_code"),
     [
         (InvalidPicture("what"), 400, 1401, "invalid_picture"),
-        (Overloaded("what"), 429, 429, "overloaded"),
+        (errors.Forbidden("what"), 403, 403, "forbidden"),
+        (errors.AlreadyExists("what"), 412, 412, "already_exists"),
+        (errors.IdempotencyConflict("what"), 422, 422, "idempotency_conflict"),
+        (errors.RateLimited("what"), 429, 429, "rate_limited"),
         (DeviceCrashed("what"), 500, 500, "device_crashed"),
+        (Overloaded("what"), 503, 503, "overloaded"),
+        (errors.StorageFull("what"), 507, 507, "storage_full"),
     ],
 )
 def test_error_of_the_tree_keeps_its_sentence(
@@ -48,6 +61,27 @@ def test_error_of_the_tree_keeps_its_sentence(
         answer = http.get("/fail")
     assert answer.status_code == status
     assert answer.json() == {"code": code, "message": "what", "error": "what", "error_code": error_code}
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.1, "1"), (10.0, "10"), (59.2, "60")])
+def test_refusal_for_now_says_in_whole_seconds_when_to_come_back(seconds: float, header: str) -> None:
+    async def fail() -> NoReturn:
+        raise Overloaded("busy", seconds)
+
+    app = create_app(EMPTY)
+    app.add_api_route("/fail", fail, response_model=None)
+    with serving(app) as http:
+        assert http.get("/fail").headers["retry-after"] == header
+
+
+def test_text_that_utf8_cannot_hold_is_quoted_all_the_same() -> None:
+    async def fail() -> NoReturn:
+        raise errors.NotFound("no \ud800")
+
+    app = create_app(EMPTY)
+    app.add_api_route("/fail", fail, response_model=None)
+    with serving(app) as http:
+        assert http.get("/fail").json()["message"] == "no \ud800"
 
 
 def test_unforeseen_error_tells_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:

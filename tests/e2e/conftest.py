@@ -42,6 +42,14 @@ class Server:
         self._log = data_dir.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def by_default(cls, home: Path) -> Server:
+        """As a user starts it who has set nothing: only the home folder is another."""
+        server = cls(home / ".local" / "share" / "enlarger")
+        server._settings = {"HOME": str(home)}
+        server._log = home / "server.log"
+        return server
+
     def start(self) -> None:
         """Start the process and wait for the address it prints."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ENLARGER_")}
@@ -70,6 +78,10 @@ class Server:
                 if "spawn_main" in " ".join(child.cmdline()):
                     return child
         return None
+
+    def log(self) -> str:
+        """All that this process has printed."""
+        return self._log.read_text()
 
     def close(self) -> None:
         if self._process is not None:
@@ -100,6 +112,15 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
             return server
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def by_default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on default settings, in a home of its own."""
+    server = Server.by_default(tmp_path_factory.mktemp("home"))
+    with contextlib.closing(server):
+        server.start()
+        yield server
 
 
 def png(width: int, height: int, colour: tuple[int, int, int] = (200, 80, 40)) -> bytes:

@@ -6,6 +6,7 @@ import http.server
 import io
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import requests
 import wavespeed
 from PIL import Image
 
-from .conftest import Server, inline, png
+from .conftest import DEADLINE_SECONDS, Server, eventually, inline, png
 
 MODEL = "wavespeed-ai/real-esrgan"
 QUICK = {"model": "realesr-animevideov3"}
@@ -44,17 +45,29 @@ def pictures() -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client keeps nothing of one test for the next."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
-def server(launch: Callable[..., Server], pictures: str) -> Server:
-    """A server that may fetch from this machine, from the port of `pictures` only."""
-    return launch(
-        ENLARGER_ALLOW_PRIVATE_NETWORKS="127.0.0.0/8", ENLARGER_ALLOW_PORTS=pictures.rpartition(":")[2]
+def client(by_default: Server) -> wavespeed.Client:
+    return client_of(by_default)
+
+
+@pytest.fixture(scope="module")
+def fetching(launch: Callable[..., Server], pictures: str) -> wavespeed.Client:
+    """Of a server that may fetch from this machine, from the port of `pictures` only."""
+    return client_of(
+        launch(
+            ENLARGER_ALLOW_PRIVATE_NETWORKS="127.0.0.0/8", ENLARGER_ALLOW_PORTS=pictures.rpartition(":")[2]
+        )
     )
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> wavespeed.Client:
-    return wavespeed.Client(api_key=server.key, base_url=server.url)
+def client_of(server: Server) -> wavespeed.Client:
+    return wavespeed.Client(api_key=server.key, base_url=server.url, retry_interval=0.2)
 
 
 def run(client: wavespeed.Client, **fields: Any) -> str:
@@ -92,9 +105,112 @@ def test_run_returns_a_link_to_a_picture_of_the_right_size(
     assert middle == pytest.approx((200, 80, 40), abs=8)
 
 
-def test_picture_is_fetched_from_its_url(client: wavespeed.Client, pictures: str) -> None:
-    output = run(client, image=f"{pictures}/photo.png", scale=2, **QUICK)
-    assert Image.open(io.BytesIO(requests.get(output, timeout=30).content)).size == (18, 12)
+def test_picture_is_fetched_from_its_url(fetching: wavespeed.Client, pictures: str) -> None:
+    output = run(fetching, image=f"{pictures}/photo.png", scale=2, **QUICK)
+    assert size_of(output) == (18, 12)
+
+
+def size_of(output: str) -> tuple[int, int]:
+    with Image.open(io.BytesIO(requests.get(output, timeout=30).content)) as picture:
+        return picture.size
+
+
+@pytest.mark.parametrize("as_stream", [False, True], ids=["path", "stream"])
+def test_upload_then_run_works_on_default_settings(
+    client: wavespeed.Client, tmp_path: Path, as_stream: bool
+) -> None:
+    path = tmp_path / "photo of mine.png"
+    path.write_bytes(png(9, 6))
+    url = client.upload(io.BytesIO(path.read_bytes()) if as_stream else str(path))
+    assert requests.get(url, timeout=30).content == path.read_bytes()
+    assert size_of(run(client, image=url, scale=2, **QUICK)) == (18, 12)
+
+
+def test_stream_of_unknown_length_is_uploaded_too(client: wavespeed.Client) -> None:
+    class Pipe(io.RawIOBase):
+        """Cannot be rewound."""
+
+        def __init__(self) -> None:
+            self._rest = png(9, 6)
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            self._rest, given = b"", self._rest[: size if size >= 0 else None]
+            return given
+
+    url = client.upload(Pipe())
+    assert requests.get(url, timeout=30).content == png(9, 6)
+
+
+def test_sync_run_takes_one_request(client: wavespeed.Client) -> None:
+    fields = {"image": inline(png(9, 6)), "scale": 2, **QUICK}
+    (output,) = client.run(MODEL, fields, enable_sync_mode=True)["outputs"]
+    assert size_of(output) == (18, 12)
+
+
+def test_sync_run_that_fails_says_why(client: wavespeed.Client) -> None:
+    fields = {"image": inline(b"certainly not a picture")}
+    with pytest.raises(RuntimeError, match=r"Prediction failed \(task_id: [0-9a-f]{32}\): "):
+        client.run(MODEL, fields, enable_sync_mode=True)
+    told = client.run_no_throw(MODEL, fields, enable_sync_mode=True)
+    assert (told["status"], told["outputs"]) == ("failed", None)
+    assert len(told["task_id"]) == 32
+
+
+def test_sync_wait_that_ends_early_leaves_the_result_to_be_asked_for(launch: Callable[..., Server]) -> None:
+    client = client_of(launch(ENLARGER_SYNC_WAIT_SECONDS="0.01"))
+    fields = {"image": inline(png(64, 64)), **QUICK}
+    with pytest.raises(RuntimeError, match=r"Sync mode timed out \(task_id: [0-9a-f]{32}\).*/result"):
+        client.run(MODEL, fields, enable_sync_mode=True)
+    told = client.run_no_throw(MODEL, fields, enable_sync_mode=True)
+    assert (told["status"], told["outputs"]) == ("processing", None)
+    assert "Sync mode timed out" in told["error"]
+
+    def finished() -> dict[str, Any] | None:
+        data: dict[str, Any] = client.get_result(told["task_id"])["data"]
+        return data if data["status"] == "completed" else None
+
+    assert size_of(eventually(finished, "the result")["outputs"][0]) == (256, 256)
+
+
+def test_failure_for_good_is_submitted_once_however_many_retries_are_allowed(
+    client: wavespeed.Client, by_default: Server
+) -> None:
+    def count() -> int:
+        headers = {"Authorization": f"Bearer {by_default.key}"}
+        asked = {"page_size": 100}
+        listed = requests.post(
+            f"{by_default.url}/api/v3/predictions", headers=headers, json=asked, timeout=30
+        )
+        return len(listed.json()["data"]["items"])
+
+    before = count()
+    with pytest.raises(RuntimeError, match="Prediction failed"):
+        client.run(MODEL, {"image": inline(b"certainly not a picture")}, poll_interval=0.05, max_retries=3)
+    assert count() == before + 1
+
+
+def test_client_that_polls_outlives_a_restart_of_the_server(launch: Callable[..., Server]) -> None:
+    server = launch()
+    # Patient enough for a start on a busy machine.
+    client = wavespeed.Client(
+        api_key=server.key, base_url=server.url, max_connection_retries=30, retry_interval=0.2
+    )
+    told: list[dict[str, Any]] = []
+
+    def work() -> None:
+        told.append(client.run_no_throw(MODEL, {"image": inline(png(96, 96))}, poll_interval=0.05))
+
+    waiting = threading.Thread(target=work)
+    waiting.start()
+    eventually(server.device, "the device to start")
+    server.kill()
+    server.start()
+    waiting.join(DEADLINE_SECONDS)
+    assert told[0]["status"] == "completed", told
+    assert size_of(told[0]["outputs"][0]) == (384, 384)
 
 
 def test_bad_scale_fails_at_submit_and_is_named(client: wavespeed.Client) -> None:
@@ -109,8 +225,8 @@ def test_undecodable_picture_fails_for_good(client: wavespeed.Client) -> None:
     assert prediction["error"] in told
 
 
-def test_unreachable_url_says_so_and_is_not_tried_again(client: wavespeed.Client, pictures: str) -> None:
-    told, prediction = failure(client, image=f"{pictures}/no-such-photo.png")
+def test_unreachable_url_says_so_and_is_not_tried_again(fetching: wavespeed.Client, pictures: str) -> None:
+    told, prediction = failure(fetching, image=f"{pictures}/no-such-photo.png")
     assert prediction["code"] == 1402
     # Words at which the vendor's clients submit the job once more.
     words = prediction["error"].lower()
@@ -133,8 +249,8 @@ def test_face_enhance_fails_and_names_what_is_missing(client: wavespeed.Client) 
     assert "face" in prediction["error"].lower()
 
 
-def test_wrong_key_is_refused(server: Server) -> None:
-    stranger = wavespeed.Client(api_key="wsk_wrong", base_url=server.url)
+def test_wrong_key_is_refused(by_default: Server) -> None:
+    stranger = wavespeed.Client(api_key="wsk_wrong", base_url=by_default.url)
     with pytest.raises(RuntimeError, match=r"HTTP 401: .*Invalid API key"):
         stranger.run(MODEL, {"image": inline(png(4, 4))})
 

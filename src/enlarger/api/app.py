@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from uuid import uuid4
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from enlarger.api import files, health, pages, problems, wavespeed
+from enlarger.api import (
+    account,
+    catalogue,
+    events,
+    files,
+    health,
+    history,
+    metrics,
+    pages,
+    preflight,
+    problems,
+    uploads,
+    wavespeed,
+    webhooks,
+)
+from enlarger.api.bodies import BodyDeadline
 from enlarger.api.context import Context
+from enlarger.api.request_ids import RequestIds
 
 _DESCRIPTION = "Real-ESRGAN behind the WaveSpeed REST API. Send the key as `Authorization: Bearer <key>`."
+_FAMILIES = (wavespeed, preflight, events, history, uploads, catalogue, account, webhooks)
+"""Routes of the API, one module a family. Fixed paths come before those with an id in them."""
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
 
@@ -31,17 +51,30 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
+    app.add_middleware(BodyDeadline)
     app.add_middleware(DefaultHeaders)
     # Any page may call: what it needs is the key, which no browser sends by itself.
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    app.include_router(wavespeed.router, prefix="/api/v3")
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["ETag", "Retry-After", "Preference-Applied"],
+    )
+    app.add_middleware(RequestIds, new_id=lambda: uuid4().hex)
     # Older clients of the vendor submit to v3 and poll v2, or the other way round.
-    app.include_router(wavespeed.router, prefix="/api/v2", include_in_schema=False)
+    for version_path in ("/api/v3", "/api/v2"):
+        for family in _FAMILIES:
+            app.include_router(
+                family.router, prefix=version_path, include_in_schema=version_path == "/api/v3"
+            )
+    app.include_router(uploads.files_router)
     app.include_router(files.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(pages.router)
-    app.include_router(wavespeed.unknown_paths, prefix="/api/v3")
-    app.include_router(wavespeed.unknown_paths, prefix="/api/v2")
+    for version_path in ("/api/v3", "/api/v2"):
+        app.include_router(wavespeed.unknown_paths, prefix=version_path)
     return app
 
 

@@ -9,26 +9,36 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from enlarger.jobs.service import Service
+from enlarger.jobs.webhooks import Webhooks
+from enlarger.settings import Settings
 
 Check = Callable[[], Awaitable[bool]]
+
+_OTHER_FIELDS_BYTES = 64 * 1024
+"""Room in a submit beside the base64 of its picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """`checks` say, by name, whether a part of the service works; all of them true means ready.
 
-    `public_base_url` is the address clients reach the server by, without a slash at its end; empty means
-    the address each request names. `max_body_bytes` bounds the body of a submit.
+    `metrics` gives the metrics in the text format of Prometheus.
     """
 
     service: Service
+    webhooks: Webhooks
+    settings: Settings
     checks: Mapping[str, Check]
-    public_base_url: str
-    max_body_bytes: int
+    metrics: Callable[[], Awaitable[bytes]]
 
     def base_url(self, request: Request) -> str:
         """Scheme and host for the links of an answer, e.g. `https://pictures.example`."""
-        return self.public_base_url or f"{request.url.scheme}://{request.url.netloc}"
+        return self.settings.public_base_url or f"{request.url.scheme}://{request.url.netloc}"
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a submit. Base64 writes three bytes as four characters."""
+        return self.settings.max_inline_bytes * 4 // 3 + _OTHER_FIELDS_BYTES
 
 
 def context_of(request: Request) -> Context:

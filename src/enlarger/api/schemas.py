@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
+from enlarger.api.submission import OUTPUT_FORMAT
 from enlarger.engine.options import Ask, Options, asks
 from enlarger.jobs.job import State
 
@@ -16,7 +17,9 @@ class Prediction(BaseModel):
     id: str = Field(description="32 lower-case hex characters.")
     model: str = Field(description="The model id it was submitted to.")
     input: dict[str, Any] = Field(description="The request, without inline picture bytes.")
-    outputs: list[str] = Field(description="One link when completed, else empty.")
+    outputs: list[str] = Field(
+        description="One link when completed, or the file as base64 where that was asked for; else empty."
+    )
     urls: dict[str, str] = Field(description="`get`: where to poll.")
     has_nsfw_contents: list[bool] = Field(description="One value per output.")
     status: State
@@ -25,49 +28,67 @@ class Prediction(BaseModel):
     code: int = Field(description="0, or the reason: 1xxx do not retry, 5xxx retry later.")
     execution_time: int = Field(alias="executionTime", description="Milliseconds of computing.")
     timings: dict[str, int] = Field(description="`inference`: milliseconds of computing.")
-
-
-class Envelope(BaseModel):
-    """The body of every success."""
-
-    code: Literal[200] = 200
-    message: Literal["success"] = "success"
-    data: Prediction
+    progress: float = Field(ge=0, le=1, description="Share of the computation that is done.")
+    queue_position: int | None = Field(description="Jobs that come before it; null once it has ended.")
+    eta_seconds: float | None = Field(description="Estimated time to its end; null once it has ended.")
 
 
 def request_schema() -> dict[str, Any]:
     """JSON Schema of a submit: `image` and the fields of `Options`."""
     image = {
         "type": "string",
-        "description": "The picture: an http(s) URL, a data URI, or base64.",
+        "description": "The picture: an http(s) URL, the `download_url` of an upload, a data URI, or base64.",
         "examples": ["https://example.com/photo.jpg"],
     }
     alias = {"type": "number", "description": "Older name of `scale`, read when `scale` is absent."}
-    defaults = Options()
+    defaults = Options(output_format=OUTPUT_FORMAT)
     options = {name: _option_schema(getattr(defaults, name), ask) for name, ask in asks().items()}
+    properties = {"image": image, **options, "guidance_scale": alias, **_CALL_FIELDS}
     return {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": image, **options, "guidance_scale": alias},
+        "properties": properties,
+        "x-order-properties": list(properties),
         "additionalProperties": True,
     }
 
 
+_CALL_FIELDS: dict[str, dict[str, Any]] = {
+    "enable_sync_mode": {
+        "type": "boolean",
+        "default": False,
+        "description": "Answer when the prediction has ended, or with code 5004 when that takes too long.",
+    },
+    "enable_base64_output": {
+        "type": "boolean",
+        "default": False,
+        "description": "Show the file itself in `outputs`, as base64, in place of its link. Not with a webhook.",
+    },
+    "webhook_url": {
+        "type": "string",
+        "format": "uri",
+        "description": "The same as the query parameter `webhook`, which wins.",
+    },
+}
+"""What is asked of the call, not of the picture."""
+
+
 def _option_schema(default: Any, ask: Ask) -> dict[str, Any]:
-    kind = type(ask.choices[0]).__name__ if ask.choices else ask.kind
+    known = _JSON_TYPES[ask.kind] if not ask.choices else _JSON_TYPES[type(ask.choices[0]).__name__]
     schema = {
-        "type": _JSON_TYPES[kind],
+        "type": known,
         "description": ask.doc,
         "default": default,
         "exclusiveMinimum": ask.over,
         "minimum": ask.low,
         "maximum": ask.high,
-        "pattern": "^#[0-9A-Fa-f]{6}$" if ask.kind == "colour" else None,
+        "pattern": _PATTERNS.get(ask.kind),
         "enum": list(ask.choices) or None,
     }
     return {name: value for name, value in schema.items() if value is not None}
 
 
+_PATTERNS = {"colour": "^#[0-9A-Fa-f]{6}$", "name": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
 _JSON_TYPES = {
     "boolean": "boolean",
     "integer": "integer",

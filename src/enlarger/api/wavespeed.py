@@ -1,66 +1,139 @@
-"""The WaveSpeed dialect: submit and poll, in the vendor's words.
+"""The WaveSpeed dialect: submit, poll and cancel, in the vendor's words.
 
 Every success is HTTP 200 exactly, in an envelope with `code` 200: several clients accept nothing else.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Annotated, Any, NoReturn, cast
+import asyncio
+import contextlib
+import re
+from contextlib import aclosing
+from typing import Annotated, Any, NoReturn
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from enlarger.api.auth import Caller, authenticated
+from enlarger.api.auth import Caller, Secret, authenticated
+from enlarger.api.bodies import read_json
+from enlarger.api.catalogue import ALIASES, MODEL, model_not_found
 from enlarger.api.context import Context, UseContext
-from enlarger.api.problems import Problem, RequestError
-from enlarger.api.schemas import Envelope, request_schema
-from enlarger.engine.options import Options
-from enlarger.errors import InvalidOption, NotFound, PayloadTooLarge
-from enlarger.jobs.job import Job
-from enlarger.jobs.view import view
+from enlarger.api.envelopes import PROBLEMS, Envelope
+from enlarger.api.predictions import CACHING, etag_of, respond, shown, sync_timed_out
+from enlarger.api.schemas import Prediction, request_schema
+from enlarger.api.submission import submission_of
+from enlarger.errors import InvalidOption
+from enlarger.jobs.job import Job, Key
+from enlarger.jobs.webhooks import checked_webhook_url
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}}
-
-router = APIRouter(tags=["predictions"], responses=_PROBLEMS)
+router = APIRouter(tags=["predictions"], responses=PROBLEMS)
 unknown_paths = APIRouter(dependencies=[Depends(authenticated)], include_in_schema=False)
 """Takes every path, for any could be a model's: include it after all other routers, or it hides theirs."""
 
+MAX_WAIT_SECONDS = 60.0
+"""Of `Prefer: wait=n`; proxies tend to give up on a silent answer after that."""
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{0,255}")
+
 JobId = Annotated[str, Path(alias="id", description="`data.id` of the submit.")]
+Webhook = Annotated[
+    str,
+    Query(description="Address that gets the prediction by POST once it has ended. Not with base64 outputs."),
+]
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        max_length=255,
+        description="The same key with the same request gives the same prediction, for 24 hours; 422 otherwise.",
+    ),
+]
+Prefer = Annotated[
+    str, Header(description="`wait=n`: answer when the prediction has ended, after n seconds at the latest.")
+]
+IfNoneMatch = Annotated[
+    str,
+    Header(
+        description="`ETag` of an earlier answer: 304 while nothing has changed; with `Prefer`, wait for it."
+    ),
+]
 
 _REQUEST_BODY = {"required": True, "content": {"application/json": {"schema": request_schema()}}}
 
 
 @router.post(
-    "/wavespeed-ai/real-esrgan",
+    f"/{MODEL}",
     summary="Submit a picture",
     description="Answers at once with a prediction in state `created`; poll `data.urls.get` until it ends.",
-    response_model=Envelope,
+    response_model=Envelope[Prediction],
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
-@router.post("/nightmareai/real-esrgan", include_in_schema=False)
-async def submit(request: Request, context: UseContext, key: Caller) -> dict[str, Any]:
-    body = json_object(await read_body(request, context.max_body_bytes))
-    image = picture_of(body)
-    values = option_values(body)
+async def submit(
+    request: Request,
+    context: UseContext,
+    key: Caller,
+    webhook: Webhook = "",
+    idempotency_key: IdempotencyKey = "",
+    prefer: Prefer = "",
+) -> Response:
+    submission = submission_of(await read_json(request, context.max_body_bytes), webhook)
     job = await context.service.submit(
         key,
         model="/".join(request.url.path.split("/")[-2:]),
-        image=image,
-        # The vendor's users expect PNG; `auto` asks for the natural partner of the input.
-        options=Options.parse({"output_format": "png", **values}),
-        echo={"image": image, **values},
+        image=submission.image,
+        options=submission.options,
+        echo=submission.echo,
+        webhook_url=submission.webhook_url and checked_webhook_url(submission.webhook_url, context.settings),
+        idempotency_key=_checked(idempotency_key),
+        base64_output=submission.is_base64,
     )
-    return success(request, context, job)
+    if submission.is_sync:
+        job = await context.service.wait(key, job.id, context.settings.sync_wait_seconds)
+    elif seconds := wait_of(prefer):
+        job = await context.service.wait(key, job.id, seconds)
+    data = await shown(request, context, job)
+    if submission.is_sync and not job.state.is_terminal:
+        data = sync_timed_out(data, context.settings.sync_wait_seconds)
+    return await respond(context, job, data)
 
 
-@router.get("/predictions/{id}/result", summary="Poll a prediction", response_model=Envelope)
-@router.get("/predictions/{id}", summary="The same, by the shorter path", response_model=Envelope)
-async def result(job_id: JobId, request: Request, context: UseContext, key: Caller) -> dict[str, Any]:
-    return success(request, context, await context.service.get(key, job_id))
+for _alias in ALIASES:
+    router.add_api_route(f"/{_alias}", submit, methods=["POST"], include_in_schema=False)
+
+
+@router.get("/predictions/{id}/result", summary="Poll a prediction", response_model=Envelope[Prediction])
+@router.get("/predictions/{id}", summary="The same, by the shorter path", response_model=Envelope[Prediction])
+async def result(
+    job_id: JobId,
+    request: Request,
+    context: UseContext,
+    secret: Secret,
+    prefer: Prefer = "",
+    if_none_match: IfNoneMatch = "",
+) -> Response:
+    job = await context.service.poll(secret, job_id)
+    data = await shown(request, context, job)
+    applied = {}
+    if (seconds := wait_of(prefer)) and not job.state.is_terminal:
+        key = await context.service.authenticate(secret)
+        known = if_none_match if is_known(if_none_match, etag_of(data)) else ""
+        job, data = await _news(request, context, key, job, known, seconds)
+        applied = {"Preference-Applied": f"wait={seconds:g}"}
+    if is_known(if_none_match, etag := etag_of(data)):
+        return Response(status_code=304, headers={"ETag": etag, "Cache-Control": CACHING, **applied})
+    return await respond(context, job, data, applied)
+
+
+@router.post(
+    "/predictions/{id}/cancel",
+    summary="Cancel a prediction",
+    description="A running one stops within a tile. One that has ended stays as it is.",
+    response_model=Envelope[Prediction],
+)
+async def cancel(job_id: JobId, request: Request, context: UseContext, key: Caller) -> Response:
+    job = await context.service.cancel(key, job_id)
+    return await respond(context, job, await shown(request, context, job))
 
 
 @unknown_paths.api_route(
@@ -69,97 +142,40 @@ async def result(job_id: JobId, request: Request, context: UseContext, key: Call
 async def unknown(request: Request, path: str) -> NoReturn:
     if request.method != "POST":
         raise HTTPException(404)
-    known = "this server has wavespeed-ai/real-esrgan"
-    raise RequestError(400, f"model not found: {path[:200]!r}; {known}", error_code=NotFound.code)
+    raise model_not_found(path)
 
 
-def success(request: Request, context: Context, job: Job) -> dict[str, Any]:
-    """The envelope around a prediction."""
-    base = context.base_url(request)
-    data = view(
-        job,
-        result_url=f"{base}/api/v3/predictions/{job.id}/result",
-        output_url=lambda output: context.service.output_url(output, base),
-    )
-    return {"code": 200, "message": "success", "data": data}
+async def _news(
+    request: Request, context: Context, key: Key, job: Job, known: str, seconds: float
+) -> tuple[Job, dict[str, Any]]:
+    """The prediction once it has ended or, when the client knows how it stands, once it has changed."""
+    if not known:
+        job = await context.service.wait(key, job.id, seconds)
+        return job, await shown(request, context, job)
+    data = await shown(request, context, job)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), aclosing(context.service.events(key, job.id)) as events:
+            async for event in events:
+                if isinstance(event, Job):
+                    job, data = event, await shown(request, context, event)
+                    if not is_known(known, etag_of(data)):
+                        break
+    return job, data
 
 
-async def read_body(request: Request, max_bytes: int) -> bytearray:
-    """The whole body. Raises PayloadTooLarge as soon as it is known to pass `max_bytes`.
-
-    Raises RequestError when the client hangs up before its end.
-    """
-    announced = request.headers.get("content-length", "")
-    too_large = PayloadTooLarge(
-        f"the request body is larger than {max_bytes} bytes: "
-        "send image as a URL, or raise ENLARGER_MAX_INLINE_BYTES"
-    )
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise too_large
-    except ClientDisconnect as error:
-        raise _malformed("the request ended before its body did") from error
-    return body
+def wait_of(prefer: str) -> float:
+    """Seconds of `wait=n` in a `Prefer` header, at most MAX_WAIT_SECONDS; 0 when it asks for nothing."""
+    found = _WAIT.search(prefer)
+    return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
 
 
-def json_object(data: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object in `data`, whatever content type was announced. Raises RequestError otherwise."""
-    try:
-        body = json.loads(data, parse_constant=_not_json)
-    # Nesting a thousand deep is a RecursionError, text that is no UTF-8 a ValueError.
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"the request body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise _malformed(f"the request body must be a JSON object, not {type(body).__name__}")
-    return cast(dict[str, Any], body)
+def is_known(if_none_match: str, etag: str) -> bool:
+    """Whether an `If-None-Match` header holds the tag; compared weakly, as RFC 9110 wants for GET."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return tags == ["*"] or etag.removeprefix("W/") in tags
 
 
-def picture_of(body: Mapping[str, Any]) -> str:
-    """The field `image`. Raises RequestError when there is none, InvalidOption when it is no string."""
-    image = body.get("image")
-    if image is None or image == "":
-        raise RequestError(
-            400,
-            "image is missing: give a URL, a data URI or base64",
-            error_code=InvalidOption.code,
-            code=1400,
-        )
-    if not isinstance(image, str):
-        raise InvalidOption(
-            f"image must be a string: a URL, a data URI or base64, not {type(image).__name__}", "image"
-        )
-    if not image.isascii():
-        _refuse_broken_unicode(image)
-    return image
-
-
-def option_values(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `body` that are options, not yet validated; all else that clients send is ignored."""
-    values = {spec.name: body[spec.name] for spec in fields(Options) if body.get(spec.name) is not None}
-    # Some clients repeat the model id of the path in the body; ours are names without a slash.
-    if isinstance(model := values.get("model"), str) and "/" in model:
-        del values["model"]
-    if "scale" not in values and body.get("guidance_scale") is not None:
-        values["scale"] = body["guidance_scale"]
-    return values
-
-
-def _refuse_broken_unicode(image: str) -> None:
-    # JSON can spell half of a surrogate pair; no database and no resolver takes it.
-    try:
-        image.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidOption(f"image is not valid Unicode at character {error.start}", "image") from error
-
-
-def _not_json(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON value")
-
-
-def _malformed(message: str) -> RequestError:
-    return RequestError(400, message, error_code=InvalidOption.code)
+def _checked(idempotency_key: str) -> str:
+    if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise InvalidOption("Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key")
+    return idempotency_key
