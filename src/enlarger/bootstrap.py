@@ -17,8 +17,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import uvicorn
@@ -70,6 +72,14 @@ class Embedded:
     worker: Worker
     app: FastAPI
     key: str
+
+
+def run(service: Coroutine[Any, Any, None]) -> None:
+    """Run `service` to its end in the quickest event loop there is."""
+    # With uvloop and httptools a poll costs half of what it costs with what asyncio and uvicorn bring along.
+    uvloop = import_module("uvloop") if find_spec("uvloop") else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        runner.run(service)
 
 
 async def run_service(settings: Settings, announce: Callable[[str, str], None]) -> None:

@@ -95,12 +95,12 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Run the server: HTTP, queue and computation on this machine."""
-    from enlarger.bootstrap import run_service
+    from enlarger.bootstrap import run, run_service
 
     def announce(url: str, key: str) -> None:
         print(f"enlarger {__version__} is ready: {url}/" + (f"#key={key}" if key else ""), flush=True)
 
-    asyncio.run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
+    run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
 
 
 @keys_app.command("create")
