@@ -1,6 +1,7 @@
 # make serve   run the service from a fresh clone
 # make test    lint, types and every test
 # make lint    ruff, pyright, import contracts
+# make chaos   the kill storm of the tests with 100 kills of the server, and its table
 # make bench   ratios against peers, measured in one run
 # make docs    rewrite the tables in docs/ that come from the code
 # make lock    resolve the requirement files again
@@ -17,7 +18,7 @@ BASE    := $(VENV)/.base
 TEST    := $(VENV)/.test
 ORACLES := $(VENV)/.oracles
 
-.PHONY: serve test lint bench docs lock
+.PHONY: serve test lint chaos bench docs lock
 .DELETE_ON_ERROR:
 
 serve: $(BASE)
@@ -31,6 +32,9 @@ lint: $(TEST)
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+chaos: $(TEST)
+	ENLARGER_CHAOS_KILLS=$${ENLARGER_CHAOS_KILLS:-100} $(BIN)/pytest tests/e2e/test_kills.py -k storm -s
 
 bench: $(ORACLES)
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; $(BIN)/python $$script; done

@@ -19,6 +19,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from ..receiver import Receiver
+
 DEADLINE_SECONDS = 120
 Found = TypeVar("Found")
 
@@ -121,6 +123,23 @@ def by_default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with contextlib.closing(server):
         server.start()
         yield server
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.stop()
+
+
+def webhooks_to(receiver: Receiver) -> dict[str, str]:
+    """Settings under which webhooks reach the receiver, and are soon sent again."""
+    return {
+        "ENLARGER_ALLOW_PRIVATE_NETWORKS": "127.0.0.0/8",
+        "ENLARGER_ALLOW_PORTS": str(receiver.port),
+        "ENLARGER_WEBHOOK_SECONDS": "1",
+        "ENLARGER_WEBHOOK_RETRY_SECONDS": ",".join(["1"] * 60),
+    }
 
 
 def png(width: int, height: int, colour: tuple[int, int, int] = (200, 80, 40)) -> bytes:

@@ -5,34 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 import requests
 
 from ..receiver import Received, Receiver
-from .conftest import Server, eventually, inline, png
+from .conftest import Server, eventually, inline, png, webhooks_to
 from .test_kills import SUBMIT, ended
 
 QUICK = "realesr-animevideov3"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.stop()
-
-
-def settings(receiver: Receiver, **more: str) -> dict[str, str]:
-    return {
-        "ENLARGER_ALLOW_PRIVATE_NETWORKS": "127.0.0.0/8",
-        "ENLARGER_ALLOW_PORTS": str(receiver.port),
-        "ENLARGER_WEBHOOK_SECONDS": "1",
-        "ENLARGER_WEBHOOK_RETRY_SECONDS": ",".join(["1"] * 60),
-        **more,
-    }
 
 
 def call(server: Server, method: str, path: str, **values: Any) -> requests.Response:
@@ -65,7 +47,7 @@ def test_webhook_under_way_when_the_server_is_killed_is_sent_again(
     launch: Callable[..., Server], receiver: Receiver
 ) -> None:
     receiver.hold.clear()
-    server = launch(**settings(receiver))
+    server = launch(**webhooks_to(receiver))
     job_id = submit(server, webhook_url=receiver.url)
     eventually(lambda: receiver.under_way == 1, "the webhook to be on its way")
     server.kill()
@@ -84,7 +66,7 @@ def test_webhook_under_way_when_the_server_is_killed_is_sent_again(
 def test_webhook_of_a_job_whose_receiver_was_dead_arrives_after_kills_of_the_server(
     launch: Callable[..., Server], receiver: Receiver
 ) -> None:
-    server = launch(**settings(receiver))
+    server = launch(**webhooks_to(receiver))
     receiver.stop()
     jobs = [submit(server, webhook_url=receiver.url) for _ in range(2)]
     for job_id in jobs:
@@ -103,7 +85,7 @@ def test_webhook_of_a_job_whose_receiver_was_dead_arrives_after_kills_of_the_ser
 def test_log_holds_ids_but_no_key_picture_link_or_url(
     launch: Callable[..., Server], receiver: Receiver
 ) -> None:
-    server = launch(**settings(receiver, ENLARGER_LOG_LEVEL="debug", ENLARGER_LOG_JSON="true"))
+    server = launch(**webhooks_to(receiver), ENLARGER_LOG_LEVEL="debug", ENLARGER_LOG_JSON="true")
     picture = inline(png(40, 40, (1, 2, 3)))
     job_id = submit(server, image=picture, webhook_url=f"{receiver.url}&password=hush")
     prediction = ended(server, job_id)

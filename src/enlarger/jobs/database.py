@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from enlarger.errors import Overloaded
 
 _BUSY_SECONDS = 30
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -49,9 +52,20 @@ class Database:
         event.listen(reader.sync_engine, "connect", _set_up_reader)
         return cls(writer, reader)
 
-    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that may write; committed, and on the disk, at a regular exit."""
-        return self.writer.begin()
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that may write; committed, and on the disk, at a regular exit.
+
+        Raises Overloaded when the line for the one writing connection is longer than _BUSY_SECONDS.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self.writer.begin())
+            except PoolTimeoutError as error:
+                raise Overloaded(
+                    f"The database was busy with other writes for {_BUSY_SECONDS} s: try again later", 5.0
+                ) from error
+            yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:

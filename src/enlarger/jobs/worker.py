@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from structlog.contextvars import bound_contextvars
 
 from enlarger.engine.options import Options
-from enlarger.errors import DeviceCrashed, EnlargerError, TimedOut
+from enlarger.errors import DeviceCrashed, EnlargerError, Overloaded, TimedOut
 from enlarger.jobs import guard
 from enlarger.jobs.blobs import Blobs
 from enlarger.jobs.changes import Changes, Progress, StatusChanged, status_changed, tile_done
@@ -155,6 +155,8 @@ class Worker:
             return True
         except _Overtaken:
             logger.info("The claim on job %s, epoch %d, is lost", job.id, job.epoch)
+        except Overloaded:
+            raise  # the database is busy and the job not at fault: it is handed out again
         except EnlargerError as error:
             await self._fail(job, error.code, error.message)
         except Exception:
