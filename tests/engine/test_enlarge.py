@@ -219,19 +219,20 @@ def test_gray_stays_one_channel_and_sixteen_bits_stay_sixteen(engine):
     assert result.pixels.dtype == np.uint16
 
 
-def test_every_frame_of_an_animation_is_enlarged_with_its_timing(engine, tmp_path):
+@pytest.mark.parametrize("format", ["webp", "gif"])
+def test_every_frame_of_an_animation_is_enlarged_with_its_timing(engine, tmp_path, format):
     frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "lime", "blue")]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=[100, 200, 300], loop=2)
     seen: list[Tile] = []
     result = engine.upscale(
         file.getvalue(),
-        Options(model=COMPACT.name, scale=2, output_format="webp", lossless=True),
+        Options(model=COMPACT.name, scale=2, output_format=format, lossless=format == "webp"),
         watch=Watch(finished=seen.append),
     )
     assert seen[-1].done == seen[-1].total == 3 * 24 * 16
-    result.save(tmp_path / "out.webp")
-    with Image.open(tmp_path / "out.webp") as found:
+    result.save(tmp_path / f"out.{format}")
+    with Image.open(tmp_path / f"out.{format}") as found:
         assert (found.size, found.n_frames) == ((48, 32), 3)
         found.seek(1)
         found.load()

@@ -15,7 +15,7 @@ from enlarger.engine.networks.catalogue import DEFAULT_MODEL
 from enlarger.errors import InvalidOption
 
 MAX_SCALE = 10.0
-FORMATS = ("auto", "png", "jpeg", "webp", "avif", "tiff")
+FORMATS = ("auto", "png", "jpeg", "webp", "avif", "tiff", "gif")
 
 Kind = Literal["number", "integer", "boolean", "choice", "name", "colour"]
 

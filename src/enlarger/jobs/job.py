@@ -46,6 +46,7 @@ EXTENSIONS = {
     "image/webp": "webp",
     "image/avif": "avif",
     "image/tiff": "tif",
+    "image/gif": "gif",
 }
 """Extension of a result's blob key, and so of its URL, by media type."""
 
