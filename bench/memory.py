@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -12,23 +13,39 @@ import record
 from enlarger.engine.options import Options
 from enlarger.engine.pictures.picture import Picture
 from enlarger.engine.pipeline import Engine
+from enlarger.engine.tiles import Watch
+from enlarger.errors import Cancelled
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="RealESRGAN_x4plus")
+    parser.add_argument("--windows", type=int, default=0, help="stop after so many windows; 0 runs them all")
     arguments = parser.parse_args()
     pixels = np.random.default_rng(0).integers(0, 256, (1440, 2560, 3), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        result = Engine().upscale(Picture.from_array(pixels), Options(model=arguments.model))
-        result.save(Path(folder) / "result.png")
+    engine, options = Engine(), Options(model=arguments.model)
+    plan = engine.plan((2560, 1440), options)
+    (tiles,) = plan.passes
+    share = arguments.windows / tiles.tiles if arguments.windows else 1.0
+    done: list[float] = []
+    watch = Watch(
+        finished=lambda tile: done.append(tile.done / tile.total),
+        cancelled=lambda: bool(done) and share < 1.0 and done[-1] >= share * 0.9,
+    )
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Cancelled):
+        engine.upscale(Picture.from_array(pixels), options, watch=watch).save(Path(folder) / "result.png")
     record.write(
         "memory",
         {
             "model": arguments.model,
-            "work_ratio": result.report["work_ratio"],
+            "precision": plan.precision,
+            "windows": tiles.tiles,
+            "window": list(tiles.window),
+            "share_of_picture_computed": round(done[-1], 3),
+            "work_ratio": round(plan.work_ratio, 4),
             "peak_rss_gib": round(record.peak_rss_gib(), 2),
-            "report": result.report,
+            "aim_peak_rss_gib": 2.5,
+            "planned_memory_gib": round(plan.memory_bytes / 2**30, 2),
         },
     )
 

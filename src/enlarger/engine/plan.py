@@ -22,7 +22,7 @@ TRUNK_BYTES = {"f32": 2300, "bf16": 1250, "f16": 1250}
 """Memory of a window's pixel while the trunk of an RRDB net runs, measured with OpenVINO on 384² and 736×784."""
 COMPACT_BYTES = {"f32": 1100, "bf16": 600, "f16": 600}
 """The same for compact nets."""
-BASE_BYTES = 450_000_000
+BASE_BYTES = 700_000_000
 """Interpreter, libraries, weights and the strips of the tail."""
 
 QUICK_SECONDS = 60.0
