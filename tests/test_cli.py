@@ -91,7 +91,7 @@ def test_json_prints_the_report_and_nothing_else(run: Run, photo: Path) -> None:
         (("--quality", "101"), "quality"),
         (("--tile-mode", "slow"), "tile_mode"),
         (("--precision", "int8"), "precision"),
-        (("--output-format", "gif"), "output_format"),
+        (("--output-format", "psd"), "output_format"),
         (("--device", "tpu"), "device"),
         (("--face-enhance",), "face_enhance"),
     ],
