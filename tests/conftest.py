@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import settings
+
+from .services.postgres import Postgres
+from .services.proxy import Proxy
+from .services.s3 import SeaweedS3
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -80,3 +85,47 @@ def spandrel() -> ModuleType:
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """For fixtures of a module or the session; tests take `postgres`."""
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Iterator[Postgres]:
+    """A running PostgreSQL, shared by all tests. Whoever stops it need not start it again."""
+    yield postgres_server
+    postgres_server.start()
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """`postgresql://user@host:port/name` of a new, empty database."""
+    return postgres.create_database()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[SeaweedS3]:
+    """For fixtures of a module or the session; tests take `s3`."""
+    server = SeaweedS3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: SeaweedS3) -> Iterator[SeaweedS3]:
+    """A running S3 server, shared by all tests. Whoever kills it need not start it again."""
+    yield s3_server
+    s3_server.start()
+
+
+@pytest.fixture
+def s3_proxy(s3: SeaweedS3) -> Iterator[Proxy]:
+    """A proxy in front of `s3` that can be slow, reset connections and swallow what it gets."""
+    proxy = Proxy(("127.0.0.1", s3.port))
+    yield proxy
+    proxy.close()
