@@ -48,7 +48,7 @@ UNREAD := --no-emit-package onnxruntime --no-emit-package protobuf --no-emit-pac
 lock: $(TEST)
 	$(PIP) install uv
 	$(UV_COMPILE) --upgrade pyproject.toml --extra safety $(UNREAD) --output-file requirements.lock
-	$(UV_COMPILE) --upgrade pyproject.toml --extra safety --extra test --constraints requirements.lock --output-file requirements-test.lock
+	$(UV_COMPILE) --upgrade pyproject.toml --extra safety --extra distributed --extra test --constraints requirements.lock --output-file requirements-test.lock
 	$(UV_COMPILE) --upgrade --no-deps tests/oracles.in --output-file tests/oracles.lock
 
 $(VENV)/pyvenv.cfg:

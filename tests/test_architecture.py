@@ -38,7 +38,7 @@ EMPTY_NAMES = {
     "misc",
     "base",
 }
-HEAVY = {"numpy", "openvino", "pyvips", "torch"}
+HEAVY = {"numpy", "openvino", "pyvips", "torch", "obstore"}
 SERVICE = {"fastapi", "sqlalchemy", "uvicorn", "pgqueuer"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

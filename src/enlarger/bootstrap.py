@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete classes.
+"""The composition root: with `drivers` the only file that names concrete classes.
 
 `run_service` is `enlarger serve`: HTTP and worker in one event loop, the computation in a child process.
 """
@@ -28,9 +28,9 @@ from fastapi import FastAPI
 
 from enlarger.api.app import create_app
 from enlarger.api.context import Check, Context
+from enlarger.drivers import open_blobs
 from enlarger.engine.child import ChildConfig, DeviceChild
 from enlarger.errors import InvalidOption
-from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.changes import Changes
 from enlarger.jobs.data_folder import lock_data_folder
 from enlarger.jobs.job import Job, Key
@@ -126,7 +126,7 @@ async def embedded(
     """
     with lock_data_folder(settings.data_dir):
         async with opened_store(settings) as store, AsyncExitStack() as stack:
-            blobs = LocalBlobs(settings.data_dir / "blobs")
+            blobs = open_blobs(settings, clock)
             await blobs.clear_scratch()
             key = await _first_key(store, settings, clock(), new_id)
             queue, changes = Queue.in_memory(), Changes()

@@ -25,7 +25,8 @@
     ├── ContentRefused           the operator does not want such pictures
     └── Overloaded               not now; carries `retry_after_seconds`
         ├── RateLimited
-        └── StorageFull
+        ├── StorageFull
+        └── StorageUnavailable
 
 Each class carries a stable `code`, the same in the library, the command line and over HTTP; its docstring is
 the sentence that `docs/errors.md` shows. The message of an instance says what happened, with the value, the
@@ -201,6 +202,12 @@ class StorageFull(Overloaded):
     """The server has too little free disk space to take more."""
 
     code = "storage_full"
+
+
+class StorageUnavailable(Overloaded):
+    """The store of pictures does not answer, or refuses the server."""
+
+    code = "storage_unavailable"
 
 
 def error_classes() -> dict[str, type[EnlargerError]]:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from enlarger.errors import InvalidOption
 
 PREFIX = "ENLARGER_"
+_ADDRESS = r"^(https?://[^/\s?#]+/?)?$"
 
 
 class Settings(BaseSettings):
@@ -46,6 +47,49 @@ class Settings(BaseSettings):
         pattern=r"^(https?://\S+)?$",
         description="Address clients reach the server under, e.g. https://up.example.org; "
         "empty takes it from each request.",
+    )
+
+    blob_url: str = Field(
+        "",
+        pattern=r"^(file:///\S+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?$",
+        description="Where pictures are kept: file:///folder, or s3://bucket/prefix with the extra "
+        "distributed; empty is the folder blobs of the data folder.",
+    )
+    blob_links: Literal["api", "presigned"] = Field(
+        "api",
+        description="How clients reach files in S3: through the API, or by a redirect to a presigned URL, so that "
+        "they have to reach s3_endpoint.",
+    )
+    direct_upload_bytes: int = Field(
+        20_000_000,
+        ge=0,
+        description="With blob_links=presigned, size from which on uploads go straight to S3, bytes.",
+    )
+    s3_endpoint: str = Field(
+        "",
+        pattern=_ADDRESS,
+        description="Address of the S3 API, e.g. http://10.0.0.5:8333; empty is Amazon's.",
+    )
+    s3_public_endpoint: str = Field(
+        "",
+        pattern=_ADDRESS,
+        description="Address that clients reach the S3 API under, when it is not s3_endpoint.",
+    )
+    s3_region: str = Field(
+        "us-east-1", pattern=r"^[A-Za-z0-9-]+$", description="Region that requests to S3 are signed for."
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Access key of S3; without it that of the machine's role or AWS_ variables is used.",
+    )
+    s3_secret_key: SecretStr | None = Field(None, min_length=1, description="Secret key of S3.")
+    s3_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="How long S3 may be silent, and a failed request is repeated; ten times as long for bodies "
+        "above 1 MB, seconds.",
     )
 
     max_input_bytes: int = Field(
@@ -154,7 +198,7 @@ class Settings(BaseSettings):
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
 
-    @field_validator("public_base_url")
+    @field_validator("public_base_url", "s3_endpoint", "s3_public_endpoint")
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")

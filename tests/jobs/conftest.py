@@ -14,7 +14,7 @@ import pytest
 
 from enlarger.engine.options import Options
 from enlarger.errors import DeviceCrashed
-from enlarger.jobs.blobs import LocalBlobs
+from enlarger.jobs.blobs import LocalBlobs, input_key
 from enlarger.jobs.changes import Changes, Progress, TileDone
 from enlarger.jobs.job import Job, Key
 from enlarger.jobs.queue import Queue
@@ -271,8 +271,8 @@ def inline_job(store: Store, blobs: LocalBlobs, new_job: Callable[..., Job]) -> 
 
     async def add(data: bytes = b"picture", **values: Any) -> Job:
         job = new_job(**values)
-        await blobs.put(f"inputs/{job.id}", data)
-        job = new_job(**{"id": job.id, "source_blob": f"inputs/{job.id}"} | values)
+        await blobs.put(input_key(job.id), data)
+        job = new_job(**{"id": job.id, "source_blob": input_key(job.id)} | values)
         await store.add(job)
         return job
 

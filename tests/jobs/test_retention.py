@@ -9,17 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
-from enlarger.jobs.blobs import LocalBlobs
+from enlarger.errors import NotFound
+from enlarger.jobs.blobs import LocalBlobs, input_key
 from enlarger.jobs.job import Job, Key, Output, State
+from enlarger.jobs.presigned import Presigned, Signer
 from enlarger.jobs.retention import Retention, Swept
 from enlarger.jobs.rows import columns_of_job
+from enlarger.jobs.s3_blobs import Bucket, S3Blobs
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
-from enlarger.jobs.tables import jobs
+from enlarger.jobs.tables import jobs, uploads
+from enlarger.jobs.uploads import Uploads
 from enlarger.settings import Settings
+
+from ..services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +48,7 @@ async def ended(store: Store, blobs: LocalBlobs, job: Job, state: State, finishe
     key = f"outputs/{job.id}/1/1.png"
     output = Output(blob_key=key, media_type="image/png", width=1, height=1, bytes=1, sha256="")
     await store.add(replace(job, state=state, finished_at=finished_at, outputs=(output,)))
-    await blobs.put(f"inputs/{job.id}", b"picture")
+    await blobs.put(input_key(job.id), b"picture")
     await blobs.put(key, b"result")
     return key
 
@@ -58,12 +65,12 @@ async def test_ended_jobs_go_after_seven_days_with_their_files(
     await ended(store, blobs, old, State.COMPLETED, clock.now - 7 * DAY - 1)
     kept = await ended(store, blobs, young, State.FAILED, clock.now - 7 * DAY + 1)
     await store.add(endless)
-    await blobs.put(f"inputs/{endless.id}", b"picture")
+    await blobs.put(input_key(endless.id), b"picture")
     assert await retention.sweep() == Swept(jobs=1)
     assert await store.get(old.id) is None
     assert await store.get(young.id)
     assert await store.get(endless.id) == endless
-    assert stored(settings) == {f"inputs/{young.id}", kept, f"inputs/{endless.id}"}
+    assert stored(settings) == {input_key(young.id), kept, input_key(endless.id)}
     assert await retention.sweep() == Swept()
 
 
@@ -111,9 +118,9 @@ async def test_files_without_a_row_go_after_an_hour(
 ) -> None:
     clock.now = time.time()
     job, going = new_job(), new_job(state=State.PROCESSING)
-    kept = {await ended(store, blobs, job, State.COMPLETED, clock.now), f"inputs/{job.id}"}
+    kept = {await ended(store, blobs, job, State.COMPLETED, clock.now), input_key(job.id)}
     await store.add(going)
-    lost = {f"inputs/{'e' * 32}", f"outputs/{'e' * 32}/1/1.png", f"uploads/{'e' * 32}/1.png"}
+    lost = {input_key("e" * 32), f"outputs/{'e' * 32}/1/1.png", f"uploads/{'e' * 32}/1.png"}
     beaten, pending = f"outputs/{job.id}/2/1.png", f"outputs/{going.id}/1/1.png"
     for key in (*lost, beaten, pending):
         await blobs.put(key, b"?")
@@ -128,8 +135,8 @@ async def test_copy_of_an_old_file_is_young(blobs: LocalBlobs, settings: Setting
     await blobs.put("uploads/1/1.png", b"old")
     os.utime(settings.data_dir / "blobs" / "uploads" / "1" / "1.png", (0, 0))
     before = time.time() - 1
-    await blobs.copy("uploads/1/1.png", "inputs/2")
-    [copy] = [blob for blob in await blobs.list() if blob.key == "inputs/2"]
+    await blobs.copy("uploads/1/1.png", input_key("2"))
+    [copy] = [blob async for page in blobs.pages() for blob in page if blob.key == input_key("2")]
     assert copy.stored_at > before
 
 
@@ -192,3 +199,45 @@ def execute(path: Path, statement: str) -> None:
     connection = sqlite3.connect(path, timeout=20)
     connection.execute(statement)
     connection.close()
+
+
+async def test_upload_that_went_straight_to_the_store_is_found_there(
+    store: Store,
+    settings: Settings,
+    key: Key,
+    clock: Any,
+    new_id: Callable[[], str],
+    s3: SeaweedS3,
+    tmp_path: Path,
+) -> None:
+    keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "endpoint": s3.endpoint}
+    name = s3.create_bucket()
+    presigned = Presigned(Signer(bucket=name, region="us-east-1", **keys), time.time)
+    blobs = S3Blobs(Bucket(name=name, **keys), tmp_path / "scratch", seconds=10, direct=presigned)
+    settings = settings.model_copy(update={"direct_upload_bytes": 2})
+    database = store.database
+    tickets = Uploads(
+        database=database, blobs=blobs, settings=settings, clock=clock, new_id=new_id, secret=b"s" * 32
+    )
+    sent, kept_back = [await tickets.create(key, "a.png", 3, "") for _ in range(2)]
+    assert (await tickets.create(key, "a.png", 2, "")).direct is None
+    assert sent.direct
+    async with httpx2.AsyncClient() as client:
+        answer = await client.put(sent.direct.url, content=b"cat", headers=dict(sent.direct.headers))
+    assert answer.status_code == 200
+    sweeping = Retention(database=database, blobs=blobs, settings=settings, clock=clock)
+    clock.now += settings.upload_seconds
+    assert await sweeping.sweep() == Swept(
+        uploads=1
+    )  # the small one; what was begun in time may still arrive
+    clock.now += 3600
+    assert await sweeping.sweep() == Swept(uploads=1)
+    async with database.read() as connection:
+        [row] = (await connection.execute(select(uploads))).mappings()
+    assert (row["id"], row["received_at"], row["size"]) == (sent.upload.id, clock.now, 3)
+    assert await blobs.size(sent.upload.blob_key) == 3
+    clock.now += 7 * DAY
+    assert await sweeping.sweep() == Swept(uploads=1)
+    with pytest.raises(NotFound):
+        await blobs.size(sent.upload.blob_key)
+    assert kept_back.direct

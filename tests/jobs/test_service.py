@@ -195,6 +195,12 @@ def opened_by(url: str) -> tuple[str, str]:
     return token, key
 
 
+async def assert_not_found(service: Service, link: str) -> None:
+    with pytest.raises(NotFound):
+        async with service.open_file(*opened_by(link)):
+            pass
+
+
 @pytest.fixture
 async def output(blobs: LocalBlobs) -> Output:
     key = "outputs/1/2/1.webp"
@@ -207,11 +213,10 @@ async def test_link_serves_the_file_for_seven_days(service: Service, output: Out
     assert url.startswith("https://up.example.org/files/")
     assert url.endswith(".webp")
     clock.now += 7 * 86_400 - 1
-    served = await service.open_file(*opened_by(url))
-    assert (served.path.read_bytes(), served.media_type) == (b"result", "image/webp")
+    async with service.open_file(*opened_by(url)) as served:
+        assert (served.path.read_bytes(), served.media_type) == (b"result", "image/webp")
     clock.now += 86_402
-    with pytest.raises(NotFound):
-        await service.open_file(*opened_by(url))
+    await assert_not_found(service, url)
 
 
 async def test_link_is_the_same_all_day(service: Service, output: Output, clock: Any) -> None:
@@ -228,15 +233,13 @@ async def test_link_to_a_deleted_file_is_not_found(
 ) -> None:
     url = service.output_url(output, "")
     await blobs.delete(output.blob_key)
-    with pytest.raises(NotFound):
-        await service.open_file(*opened_by(url))
+    await assert_not_found(service, url)
 
 
 async def test_link_without_a_valid_signature_is_not_found(service: Service, output: Output) -> None:
     token, key = opened_by(service.output_url(output, ""))
     for forged in ((token, "inputs/1"), (token[:-1], key), ("", key), (token, "../../key")):
-        with pytest.raises(NotFound):
-            await service.open_file(*forged)
+        await assert_not_found(service, f"/files/{'/'.join(forged)}")
 
 
 async def uploaded(service: Service, key: Key, data: bytes, filename: str = "cat.png") -> str:
@@ -287,8 +290,8 @@ async def test_expired_own_link_is_refused_and_a_forged_one_is_an_ordinary_url(
 
 
 async def test_uploaded_file_is_never_shown_as_a_page(service: Service, key: Key) -> None:
-    served = await service.open_file(*opened_by(await uploaded(service, key, b"<html>", "page.html")))
-    assert (served.media_type, served.inline) == ("application/octet-stream", False)
+    async with service.open_file(*opened_by(await uploaded(service, key, b"<html>", "page.html"))) as served:
+        assert (served.media_type, served.disposition) == ("application/octet-stream", "attachment")
 
 
 async def test_repeated_submit_leaves_one_job_and_one_file(
@@ -377,9 +380,9 @@ async def test_deleted_job_is_gone_with_its_files_and_links(
     link = service.output_url(done.outputs[0], "")
     assert await service.delete(key, [job.id]) == 1
     assert await service.delete(key, [job.id]) == 0
-    for gone in (service.get(key, job.id), service.open_file(*opened_by(link))):
-        with pytest.raises(NotFound):
-            await gone
+    with pytest.raises(NotFound):
+        await service.get(key, job.id)
+    await assert_not_found(service, link)
     assert list((settings.data_dir / "blobs").rglob(f"*{job.id}*")) == []
     with pytest.raises(InvalidOption, match="at most 1000"):
         await service.delete(key, ["f" * 32] * 1001)

@@ -181,7 +181,8 @@ async def test_ticket_opens_no_file_and_a_link_takes_no_upload(service: Service,
     ticket = await service.create_upload(key, "cat.png", 3, "")
     signed = ticket.token.partition(".")[2]
     with pytest.raises(NotFound):
-        await service.open_file(signed, ticket.upload.blob_key)
+        async with service.open_file(signed, ticket.upload.blob_key):
+            pass
     link_token = service.link(ticket.upload.blob_key, "").split("/")[2]
     with pytest.raises(NotFound):
         await service.receive_upload(f"{ticket.upload.id}.{link_token}", stream(b"abc"))

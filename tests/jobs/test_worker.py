@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 from enlarger.errors import FeatureUnavailable, InvalidPicture
-from enlarger.jobs.blobs import LocalBlobs
+from enlarger.jobs.blobs import LocalBlobs, input_key
 from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Key, Output, State
 from enlarger.jobs.queue import Queue
+from enlarger.jobs.s3_blobs import Bucket, S3Blobs
 from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
 from enlarger.settings import Settings
+
+from ..services.proxy import Proxy
+from ..services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +99,8 @@ async def test_picture_of_a_url_is_fetched_and_kept(
     await store.add(job)
     await worker.run_job(job.id)
     done = await ended(store, job.id)
-    assert (done.state, done.source_blob) == (State.COMPLETED, f"inputs/{job.id}")
+    content = hashlib.sha256(b"fetched").hexdigest()
+    assert (done.state, done.source_blob) == (State.COMPLETED, input_key(job.id, content))
     assert device.pictures == [b"fetched"]
 
 
@@ -142,7 +147,7 @@ async def test_lost_input_fails_the_job(
     worker: Worker, store: Store, blobs: LocalBlobs, inline_job: InlineJob
 ) -> None:
     job = await inline_job()
-    await blobs.delete(f"inputs/{job.id}")
+    await blobs.delete(input_key(job.id))
     await worker.run_job(job.id)
     assert (await ended(store, job.id)).error_code == "not_found"
 
@@ -219,7 +224,7 @@ async def test_ten_runs_of_one_job_at_once_give_one_result(
     job = await inline_job()
     await asyncio.gather(*(worker.run_job(job.id) for _ in range(10)))
     done = await ended(store, job.id)
-    assert stored_files(settings) == [f"inputs/{job.id}", done.outputs[0].blob_key]
+    assert stored_files(settings) == [input_key(job.id), done.outputs[0].blob_key]
     assert done.epoch == 10
     assert device.most_busy == 1
 
@@ -235,7 +240,7 @@ async def test_overtaken_claim_cannot_finish_and_leaves_no_file(
     device.gate.set()
     await running
     assert await store.get(job.id) == newer
-    assert stored_files(settings) == [f"inputs/{job.id}"]
+    assert stored_files(settings) == [input_key(job.id)]
 
 
 async def test_claim_overtaken_in_the_line_for_the_device_is_not_computed(
@@ -362,6 +367,80 @@ async def test_scratch_is_empty_after_every_ending(
     scratch: Path = settings.data_dir / "blobs" / ".scratch"
     assert scratch.is_dir()
     assert list(scratch.iterdir()) == []
+
+
+async def test_result_is_computed_once_however_long_the_object_store_is_away(
+    store: Store,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    new_job: Callable[..., Job],
+    s3: SeaweedS3,
+    s3_proxy: Proxy,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    blobs = s3_blobs(s3, s3_proxy, tmp_path)
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    job = new_job()
+    await blobs.put(input_key(job.id), b"picture")
+    await store.add(job := replace(job, source_blob=input_key(job.id)))
+    device.gate.clear()
+    running = asyncio.create_task(worker.run_job(job.id))
+    await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
+    s3_proxy.resets_after_bytes = 0
+    s3_proxy.reset_all()
+    device.gate.set()
+    async with asyncio.timeout(WAIT_SECONDS):
+        while "waits for the store" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (await reached(store, job.id, State.PROCESSING)).compute_starts == 1
+    s3_proxy.resets_after_bytes = None
+    await running
+    done = await ended(store, job.id)
+    assert (done.state, device.pictures) == (State.COMPLETED, [b"picture"])
+    async with blobs.local(done.outputs[0].blob_key) as path:
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == done.outputs[0].sha256
+
+
+async def test_picture_that_cannot_be_had_now_costs_the_job_nothing(
+    store: Store,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    new_job: Callable[..., Job],
+    s3: SeaweedS3,
+    s3_proxy: Proxy,
+    tmp_path: Path,
+) -> None:
+    blobs, queue = s3_blobs(s3, s3_proxy, tmp_path), Queue.in_memory(retry_seconds=0.01)
+    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    job = new_job()
+    await blobs.put(input_key(job.id), b"picture")
+    await store.add(job := replace(job, source_blob=input_key(job.id)))
+    s3_proxy.resets_after_bytes = 0
+    s3_proxy.reset_all()
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await reached(store, job.id, *State)).epoch < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    s3_proxy.resets_after_bytes = None
+    done = await ended(store, job.id)
+    assert (done.state, done.compute_starts) == (State.COMPLETED, 1)
+    await worker.stop()
+    await running
+
+
+def s3_blobs(s3: SeaweedS3, proxy: Proxy, tmp_path: Path) -> S3Blobs:
+    """S3 through a proxy, with little patience."""
+    bucket = Bucket(
+        name=s3.create_bucket(),
+        endpoint=f"http://127.0.0.1:{proxy.port}",
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+    )
+    return S3Blobs(bucket, tmp_path / "scratch", seconds=0.5)
 
 
 async def test_progress_is_in_the_row_while_the_job_goes_on(

@@ -45,4 +45,9 @@ def context_of(request: Request) -> Context:
     return cast(Context, request.app.state.context)
 
 
+def is_own_page(request: Request) -> bool:
+    """Whether a page of this server asks: its policy lets it reach nothing but this server."""
+    return request.headers.get("sec-fetch-site") == "same-origin"
+
+
 UseContext = Annotated[Context, Depends(context_of)]

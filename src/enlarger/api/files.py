@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import Annotated
 
-from enlarger.api.context import UseContext
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+
+from enlarger.api.context import UseContext, is_own_page
 from enlarger.api.problems import Problem
+from enlarger.jobs.files import CACHING, ServedFile
 
 router = APIRouter(tags=["files"])
 
@@ -15,8 +20,20 @@ router = APIRouter(tags=["files"])
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cache-Control": "private, max-age=86400, immutable",
+    "Cache-Control": CACHING,
 }
+
+
+async def _found(
+    request: Request, token: str, key: str, context: UseContext
+) -> AsyncGenerator[ServedFile | str]:
+    """The file, until the answer is sent; or where the store hands it out itself."""
+    url = None if is_own_page(request) else await context.service.direct_url(token, key, request.method)
+    if url is not None:
+        yield url
+        return
+    async with context.service.open_file(token, key) as served:
+        yield served
 
 
 @router.head("/files/{token}/{key:path}", include_in_schema=False)
@@ -29,17 +46,19 @@ _HEADERS = {
     responses={
         200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
         206: {"description": "A part of it."},
+        307: {"description": "The object store has it: follow `Location`."},
         304: {"description": "The client has it."},
         "4XX": {"model": Problem},
     },
 )
-async def file(token: str, key: str, context: UseContext) -> FileResponse:
-    served = await context.service.open_file(token, key)
-    name = key.partition("/")[2].replace("/", "-")
+async def file(found: Annotated[ServedFile | str, Depends(_found)]) -> Response:
+    if isinstance(found, str):
+        # The link stays good for days, where it leads to only for minutes.
+        return RedirectResponse(found, HTTPStatus.TEMPORARY_REDIRECT, {"Cache-Control": "no-store"})
     return FileResponse(
-        served.path,
-        media_type=served.media_type,
-        filename=name,
-        content_disposition_type="inline" if served.inline else "attachment",
+        found.path,
+        media_type=found.media_type,
+        filename=found.filename,
+        content_disposition_type=found.disposition,
         headers=_HEADERS,
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from enlarger.api.context import Context
 from enlarger.api.envelopes import success
@@ -63,21 +65,37 @@ async def respond(
     headers = {"ETag": etag_of(data), "Cache-Control": CACHING, **(headers or {})}
     if not (job.base64_output and data["outputs"]):
         return Response(json.dumps(success(data)), media_type="application/json", headers=headers)
-    paths = [await _path_of(context, output) for output in job.outputs]
-    # Results may be hundreds of megabytes: they go out as they are read, never whole in memory.
-    head, *between = json.dumps(success({**data, "outputs": ["\0" for _ in paths]})).split("\\u0000")
-    sizes = [(path.stat().st_size + 2) // 3 * 4 for path in paths]
-    length = len(head) + sum(map(len, between)) + sum(sizes)
-    return StreamingResponse(
-        _interleaved(head, paths, between),
-        media_type="application/json",
-        headers={**headers, "Content-Length": str(length)},
-    )
+    async with AsyncExitStack() as lent:
+        paths = [await lent.enter_async_context(_opened(context, output)) for output in job.outputs]
+        # Results may be hundreds of megabytes: they go out as they are read, never whole in memory.
+        head, *between = json.dumps(success({**data, "outputs": ["\0" for _ in paths]})).split("\\u0000")
+        sizes = [(path.stat().st_size + 2) // 3 * 4 for path in paths]
+        length = len(head) + sum(map(len, between)) + sum(sizes)
+        return _Lending(
+            lent.pop_all(),
+            _interleaved(head, paths, between),
+            media_type="application/json",
+            headers={**headers, "Content-Length": str(length)},
+        )
 
 
-async def _path_of(context: Context, output: Output) -> Path:
+class _Lending(StreamingResponse):
+    """Keeps the files it is made of until it is sent, or its client gone."""
+
+    def __init__(self, lent: AsyncExitStack, content: AsyncIterator[bytes], **values: Any) -> None:
+        super().__init__(content, **values)
+        self._lent = lent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._lent:
+            await super().__call__(scope, receive, send)
+
+
+@asynccontextmanager
+async def _opened(context: Context, output: Output) -> AsyncGenerator[Path]:
     token, _, key = context.service.output_url(output, "").removeprefix("/files/").partition("/")
-    return (await context.service.open_file(token, key)).path
+    async with context.service.open_file(token, key) as served:
+        yield served.path
 
 
 async def _interleaved(head: str, paths: list[Path], between: list[str]) -> AsyncIterator[bytes]:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 
 from enlarger.api.auth import Caller
 from enlarger.api.bodies import body_chunks
-from enlarger.api.context import Context, UseContext
+from enlarger.api.context import Context, UseContext, is_own_page
 from enlarger.api.envelopes import PROBLEMS, Envelope, asked, body_of, success
 from enlarger.api.multipart import FIELD, file_part
+from enlarger.jobs.blobs import DirectPut
 from enlarger.jobs.job import Key
 from enlarger.jobs.uploads import Upload
 from enlarger.jobs.view import rfc3339
@@ -67,13 +68,20 @@ class Received(BaseModel):
 )
 async def create(request: Request, context: UseContext, key: Caller) -> dict[str, Any]:
     wanted = await asked(request, TicketAsked)
-    ticket = await context.service.create_upload(key, wanted.filename, wanted.size, wanted.content_type)
+    ticket = await context.service.create_upload(
+        key, wanted.filename, wanted.size, wanted.content_type, may_be_direct=not is_own_page(request)
+    )
     base = context.base_url(request)
+    way = ticket.direct or DirectPut(
+        f"{base}/uploads/{ticket.token}",
+        {"Content-Type": wanted.content_type or _ANY_TYPE, "If-None-Match": "*"},
+        ticket.upload.expires_at,
+    )
     instruction = {
         "method": "PUT",
-        "url": f"{base}/uploads/{ticket.token}",
-        "headers": {"Content-Type": wanted.content_type or _ANY_TYPE, "If-None-Match": "*"},
-        "expires_at": rfc3339(ticket.upload.expires_at),
+        "url": way.url,
+        "headers": dict(way.headers),
+        "expires_at": rfc3339(way.expires_at),
     }
     return success({**_told(context, base, ticket.upload, wanted.size), "upload": instruction})
 

@@ -1,27 +1,33 @@
 """Blobs: the bytes of pictures, by key.
 
-`inputs/<job id>`, `outputs/<job id>/<epoch>/1.<extension>` and `uploads/<upload id>/1.<extension>`: what belongs to
-one owner lies below one prefix, and goes with it.
+`inputs/<job id>/<content>`, `outputs/<job id>/<epoch>/1.<extension>` and `uploads/<upload id>/1.<extension>`: what
+belongs to one owner lies below one prefix, and goes with it. The last part of an input's key is the SHA-256 of its
+bytes where these passed through the service, and `link` where the store copied them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp, mkstemp
+from tempfile import mkstemp
 from typing import Protocol
 
-from enlarger.errors import AlreadyExists, NotFound, StorageFull
+from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
+from enlarger.jobs.scratch import Scratch
 
-# No part may start with a dot: that rules out "..", hidden files and our own temporary names.
+logger = logging.getLogger(__name__)
+
 _FULL_SECONDS = 60.0
+_PROBE = b"enlarger was here"
+# No part may start with a dot: that rules out "..", hidden files and our own temporary names.
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 
 
@@ -33,8 +39,41 @@ class Stored:
     stored_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class DirectPut:
+    """How a client sends a blob straight to the store: a PUT of its bytes with just these headers."""
+
+    url: str
+    headers: Mapping[str, str]
+    expires_at: float
+    """Unix seconds."""
+
+
+class Direct(Protocol):
+    """What lets clients reach single blobs of the store without the service in between."""
+
+    def put(self, key: str, size: int, media_type: str, seconds: float) -> DirectPut:
+        """Permission to create the blob, of just `size` bytes, within `seconds`."""
+        ...
+
+    def get(self, key: str, method: str, answer: Mapping[str, str]) -> str:
+        """A URL for a GET or HEAD (`method`) of the blob, good for minutes.
+
+        answer: headers the store shall answer with, of Content-Type, Content-Disposition and Cache-Control.
+        """
+        ...
+
+
 class Blobs(Protocol):
-    """Where pictures are kept. A blob is complete or absent, and never changes its bytes half-way."""
+    """Where pictures are kept. A blob is complete or absent, and never changes its bytes half-way.
+
+    Every method that goes to the store raises StorageUnavailable when that is away.
+    """
+
+    @property
+    def direct(self) -> Direct | None:
+        """None when every byte goes through the service."""
+        ...
 
     async def put(self, key: str, data: bytes) -> None:
         """Store `data`; durable when it returns."""
@@ -56,8 +95,16 @@ class Blobs(Protocol):
         """A temporary folder from which `put_file` is cheap; removed at exit."""
         ...
 
+    async def clear_scratch(self) -> None:
+        """Remove what killed processes left in their temporary folders."""
+        ...
+
     def local(self, key: str) -> AbstractAsyncContextManager[Path]:
-        """A local file with the blob's bytes, to be read and not changed. Raises NotFound."""
+        """A local file with the blob's bytes, to be read and not changed, until the exit. Raises NotFound."""
+        ...
+
+    async def size(self, key: str) -> int:
+        """Bytes of the blob. Raises NotFound."""
         ...
 
     async def delete(self, key: str) -> None:
@@ -68,12 +115,12 @@ class Blobs(Protocol):
         """Remove every blob whose key starts with `prefix` and a slash."""
         ...
 
-    async def list(self) -> list[Stored]:
-        """Every blob."""
+    def pages(self) -> AsyncIterator[list[Stored]]:
+        """Every blob, some at a time."""
         ...
 
     async def free_bytes(self) -> int:
-        """How much more can be stored."""
+        """How much more this machine can take in: where blobs are put together before they are stored."""
         ...
 
 
@@ -89,21 +136,65 @@ async def check_free_space(blobs: Blobs, incoming_bytes: int, min_free_bytes: in
 
 
 async def delete_files(blobs: Blobs, job_id: str) -> None:
-    """Remove whatever is stored for a job."""
-    await blobs.delete(f"inputs/{job_id}")
-    await blobs.delete_below(f"outputs/{job_id}")
+    """Remove whatever is stored for a job that is no more; when the store is away, the sweep of orphans does it."""
+    try:
+        await blobs.delete_below(f"inputs/{job_id}")
+        await blobs.delete_below(f"outputs/{job_id}")
+    except StorageUnavailable as error:
+        logger.warning("The files of job %s stay until the next sweep: %s", job_id, error)
+
+
+def input_key(job_id: str, content: str = "link") -> str:
+    """Key of a job's picture. content: SHA-256 of its bytes, hexadecimal."""
+    return f"inputs/{job_id}/{content}"
+
+
+def is_key(key: str) -> bool:
+    """Whether a blob may have this key."""
+    return _KEY.fullmatch(key) is not None
+
+
+async def check_blobs(blobs: Blobs, name: str) -> None:
+    """Create a blob, read it, fail to create it again, remove it. name: unlike that of any other check under way.
+
+    Raises StorageUnavailable that says why it does not work.
+    """
+    key = f"probe/{name}"
+    await _create_probe(blobs, key)
+    async with blobs.local(key) as path:
+        if path.read_bytes() != _PROBE:
+            raise StorageUnavailable("The store of pictures gives back other bytes than it was given")
+    try:
+        await _create_probe(blobs, key)
+    except AlreadyExists:
+        await blobs.delete(key)
+    else:
+        raise StorageUnavailable(
+            "The store of pictures does not honour If-None-Match: * and overwrites files"
+        )
+
+
+async def _create_probe(blobs: Blobs, key: str) -> None:
+    async with blobs.scratch() as folder:
+        path = folder / "probe"
+        path.write_bytes(_PROBE)
+        await blobs.create_file(key, path)
 
 
 class LocalBlobs:
-    """Blobs as files below the folder `root`, which only one server uses at a time."""
+    """Blobs as files below the folder `root`, which all processes of one service may share."""
+
+    direct: Direct | None = None
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._scratch = root / ".scratch"
+        self._scratch = Scratch(root / ".scratch")
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        return self._scratch.folder()
 
     async def clear_scratch(self) -> None:
-        """Remove what a killed server left in its temporary folders. Call before the first `scratch()`."""
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        await asyncio.to_thread(self._scratch.clear)
 
     async def put(self, key: str, data: bytes) -> None:
         await asyncio.to_thread(write_durably, self._path(key), data)
@@ -119,21 +210,18 @@ class LocalBlobs:
             await asyncio.to_thread(_link, path, self._path(target))
 
     @asynccontextmanager
-    async def scratch(self) -> AsyncGenerator[Path]:
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(dir=self._scratch))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-
-    @asynccontextmanager
     async def local(self, key: str) -> AsyncGenerator[Path]:
         """The blob's own file; it stays where it is after the exit."""
         path = self._path(key)
         if not path.is_file():
             raise NotFound(f"No file is stored as {key!r}")
         yield path
+
+    async def size(self, key: str) -> int:
+        try:
+            return self._path(key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"No file is stored as {key!r}") from error
 
     async def delete(self, key: str) -> None:
         path = self._path(key)
@@ -146,15 +234,15 @@ class LocalBlobs:
     async def delete_below(self, prefix: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self._path(prefix), ignore_errors=True)
 
-    async def list(self) -> list[Stored]:
-        return await asyncio.to_thread(_stored, self._root)
+    async def pages(self) -> AsyncGenerator[list[Stored]]:
+        yield await asyncio.to_thread(_stored, self._root)
 
     async def free_bytes(self) -> int:
         self._root.mkdir(parents=True, exist_ok=True)
         return (await asyncio.to_thread(shutil.disk_usage, self._root)).free
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise NotFound(f"No file is stored as {key[:200]!r}")
         return self._root / key
 
@@ -225,7 +313,7 @@ def _stored(root: Path) -> list[Stored]:
             key = path.relative_to(root).as_posix()
             # A file may go between the listing and the look at it. What has no key of ours is not ours.
             with suppress(FileNotFoundError):
-                if _KEY.fullmatch(key):
+                if is_key(key):
                     # The time of the last change to the name; a copy shares the bytes, and so their older time.
                     found.append(Stored(key, path.stat().st_ctime))
     return found

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from hashlib import sha256
 
 from enlarger.errors import InvalidOption, NotFound
-from enlarger.jobs.blobs import Blobs, check_free_space
+from enlarger.jobs.blobs import Blobs, check_free_space, input_key
 from enlarger.jobs.sources import InlineSource, OwnSource, Source, UrlSource, own_source, parse_image
 from enlarger.settings import Settings
 
 _LARGE_CHARACTERS = 1_000_000
-"""From here on base64 is decoded in a thread: a megabyte takes about a millisecond."""
+"""From here on base64 is decoded, and what comes out hashed, in a thread: a megabyte takes about a millisecond."""
 
 
 class Intake:
@@ -41,14 +42,22 @@ class Intake:
         incoming = len(source.data) if isinstance(source, InlineSource) else 0
         await check_free_space(self._blobs, incoming, self._settings.min_free_bytes)
 
-    async def store(self, blob_key: str, source: InlineSource | OwnSource) -> None:
-        """Make the picture the blob `blob_key`. Raises InvalidOption when the link leads to nothing any more."""
+    async def store(self, job_id: str, source: InlineSource | OwnSource) -> str:
+        """Store the picture for the job; its key. Raises InvalidOption when the link leads to nothing any more."""
         if isinstance(source, InlineSource):
-            await self._blobs.put(blob_key, source.data)
-            return
+            key = input_key(job_id, await _sha256(source.data))
+            await self._blobs.put(key, source.data)
+            return key
         try:
-            await self._blobs.copy(source.blob_key, blob_key)
+            key = input_key(job_id)
+            await self._blobs.copy(source.blob_key, key)
+            return key
         except NotFound as error:
             raise InvalidOption(
                 "image is a link of this server to a file that is gone: upload it again", "image"
             ) from error
+
+
+async def _sha256(data: bytes) -> str:
+    hashed = sha256(data) if len(data) < _LARGE_CHARACTERS else await asyncio.to_thread(sha256, data)
+    return hashed.hexdigest()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Table, delete, or_, select
+from sqlalchemy import ColumnElement, Table, delete, or_, select, update
 
+from enlarger.errors import NotFound
 from enlarger.jobs.admission import REPEAT_SECONDS
 from enlarger.jobs.blobs import Blobs, Stored, delete_files
 from enlarger.jobs.database import Database
@@ -100,12 +101,27 @@ class Retention:
 
     async def _sweep_uploads(self, oldest: float, now: float) -> int:
         never_sent = uploads.c.received_at.is_(None) & (uploads.c.expires_at <= now)
+        if self._blobs.direct:
+            await self._note_direct_uploads(never_sent, now)
         removal = delete(uploads).where(or_(uploads.c.created_at < oldest, never_sent))
         async with self._database.write() as connection:
             gone = list((await connection.execute(removal.returning(uploads.c.blob_key))).scalars())
         for blob_key in gone:
             await self._blobs.delete(blob_key)
         return len(gone)
+
+    async def _note_direct_uploads(self, never_sent: ColumnElement[bool], now: float) -> None:
+        """Nobody tells of files that went straight to the store: they are found there."""
+        async with self._database.read() as connection:
+            query = select(uploads.c.id, uploads.c.blob_key).where(never_sent)
+            tickets = [(row.id, row.blob_key) for row in await connection.execute(query)]
+        for upload_id, blob_key in tickets:
+            with suppress(NotFound):
+                received = {"size": await self._blobs.size(blob_key), "received_at": now}
+                async with self._database.write() as connection:
+                    await connection.execute(
+                        update(uploads).where(uploads.c.id == upload_id).values(**received)
+                    )
 
     async def _forget_repeats(self, now: float) -> None:
         old = delete(idempotency).where(idempotency.c.created_at <= now - REPEAT_SECONDS)
@@ -114,20 +130,26 @@ class Retention:
 
     async def _sweep_orphans(self, now: float) -> int:
         """Files whose job or upload is gone, and results of attempts that lost their claim."""
+        swept = 0
         # The files first, the rows after: a row that is there by then keeps its files.
-        settled = [blob for blob in await self._blobs.list() if blob.stored_at < now - _ORPHAN_SECONDS]
+        async for page in self._blobs.pages():
+            settled = [blob for blob in page if blob.stored_at < now - _ORPHAN_SECONDS]
+            for key in await self._orphans(settled):
+                await self._blobs.delete(key)
+                swept += 1
+        return swept
+
+    async def _orphans(self, settled: Iterable[Stored]) -> list[str]:
         by_owner: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
         for blob in settled:
             kind, owner = _owner(blob)
             by_owner[kind].setdefault(owner, []).append(blob.key)
-        orphans = [
+        return [
+            *(key for keys in by_owner["probe"].values() for key in keys),
             *await self._without_row(by_owner["inputs"], jobs),
             *await self._without_row(by_owner["uploads"], uploads),
             *await self._not_results(by_owner["outputs"]),
         ]
-        for key in orphans:
-            await self._blobs.delete(key)
-        return len(orphans)
 
     async def _without_row(self, owned: dict[str, list[str]], table: Table) -> list[str]:
         orphans: list[str] = []

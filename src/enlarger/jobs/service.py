@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
-from math import ceil
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from enlarger.engine.networks.cards import models
 from enlarger.engine.options import Options
 from enlarger.errors import EnlargerError, Forbidden, InvalidOption, NotFound, Unauthorized
-from enlarger.jobs import links
 from enlarger.jobs.admission import Limits, Repeat, fingerprint, network_of
 from enlarger.jobs.blobs import Blobs, delete_files
 from enlarger.jobs.changes import Change, Changes, StatusChanged, next_change, status_changed
+from enlarger.jobs.files import Files, ServedFile
 from enlarger.jobs.history import DAY_SECONDS, MAX_PAGE_SIZE, Asked, Used
 from enlarger.jobs.intake import Intake
-from enlarger.jobs.job import EXTENSIONS, Job, Key, Output, Scope
+from enlarger.jobs.job import Job, Key, Output, Scope
 from enlarger.jobs.keys import secret_hash
 from enlarger.jobs.line import Line, Standing
 from enlarger.jobs.preflight import Planner, Preflight
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.sources import InlineSource, Source, UrlSource, fetch_limits
 from enlarger.jobs.store import Store
-from enlarger.jobs.uploads import EXTENSIONS as UPLOAD_EXTENSIONS
 from enlarger.jobs.uploads import Ticket, Upload, Uploads
 from enlarger.settings import Settings
 
@@ -33,19 +32,6 @@ _POLL_SECONDS = 1.0
 """How often the store is asked while waiting: a change made by another process makes no sound here."""
 _MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 _MAX_DELETED_AT_ONCE = 1000
-
-_MEDIA_TYPES = {extension: media_type for media_type, extension in (EXTENSIONS | UPLOAD_EXTENSIONS).items()}
-_UNKNOWN_MEDIA_TYPE = "application/octet-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFile:
-    """A stored file that may be sent to whoever holds its link."""
-
-    path: Path
-    media_type: str
-    inline: bool
-    """Whether a browser may show it: results are our own encoding, uploads are a stranger's bytes."""
 
 
 class Service:
@@ -79,6 +65,9 @@ class Service:
         self._line = Line(store, clock)
         self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
         self._preflight = Preflight(planner, blobs, fetch_limits(settings))
+        self._files = Files(
+            blobs=blobs, clock=clock, link_secret=link_secret, retention_days=settings.retention_days
+        )
         self._uploads = Uploads(
             database=store.database,
             blobs=blobs,
@@ -250,10 +239,12 @@ class Service:
 
     # Files
 
-    async def create_upload(self, key: Key, filename: str, size: int | None, content_type: str) -> Ticket:
+    async def create_upload(
+        self, key: Key, filename: str, size: int | None, content_type: str, *, may_be_direct: bool = True
+    ) -> Ticket:
         """Permission to upload one file of `size` bytes (None: unknown). Raises Forbidden and as `Uploads.create`."""
         self.require(key, Scope.SUBMIT)
-        return await self._uploads.create(key, filename, size, content_type)
+        return await self._uploads.create(key, filename, size, content_type, may_be_direct=may_be_direct)
 
     async def receive_upload(self, token: str, stream: AsyncIterator[bytes]) -> Upload:
         """Take the file of a ticket, once. Raises as `Uploads.receive`.
@@ -263,25 +254,20 @@ class Service:
         return await self._uploads.receive(token, stream)
 
     def link(self, blob_key: str, base_url: str) -> str:
-        """A link to a stored file that needs no key, valid for `retention_days` to `retention_days` + 1."""
-        # Rounded up to whole days: polls of the same day show the same URL, which clients and caches like.
-        last_day = ceil(self._clock() / DAY_SECONDS) + self._settings.retention_days
-        token = links.sign(self._link_secret, blob_key, last_day * DAY_SECONDS)
-        return f"{base_url}/files/{token}/{blob_key}"
+        """As `Files.link`."""
+        return self._files.link(blob_key, base_url)
 
     def output_url(self, output: Output, base_url: str) -> str:
         """The link to a result."""
         return self.link(output.blob_key, base_url)
 
-    async def open_file(self, token: str, key: str) -> ServedFile:
-        """The file behind a link. Raises NotFound when the link is wrong or expired, or the file is gone."""
-        if not links.verify(self._link_secret, key, token, self._clock()):
-            raise NotFound(
-                "File not found: the link is wrong or has expired; poll the prediction for a new one"
-            )
-        async with self._blobs.local(key) as path:
-            media_type = _MEDIA_TYPES.get(key.rpartition(".")[2], _UNKNOWN_MEDIA_TYPE)
-            return ServedFile(path, media_type, inline=key.startswith("outputs/"))
+    def open_file(self, token: str, key: str) -> AbstractAsyncContextManager[ServedFile]:
+        """As `Files.open`."""
+        return self._files.open(token, key)
+
+    async def direct_url(self, token: str, key: str, method: str) -> str | None:
+        """As `Files.direct_url`."""
+        return await self._files.direct_url(token, key, method)
 
     def _valid(self, key: Key | None) -> Key:
         if key is None or not key.is_valid(self._clock()):
@@ -298,8 +284,7 @@ class Service:
         else:
             # Asked before the bytes are written, too: whoever may not submit shall not keep the disk busy.
             await self._store.check_admission(key, network_of(job.options), limits, self._clock())
-            job = replace(job, source_blob=f"inputs/{job.id}")
-            await self._intake.store(job.source_blob, source)
+            job = replace(job, source_blob=await self._intake.store(job.id, source))
         try:
             admitted = await self._store.admit(job, key, limits, repeat, self._clock())
         except EnlargerError:

@@ -15,24 +15,15 @@ from sqlalchemy import insert, select, update
 
 from enlarger.errors import AlreadyExists, InvalidOption, NotFound, PayloadTooLarge
 from enlarger.jobs import links
-from enlarger.jobs.blobs import Blobs, check_free_space
+from enlarger.jobs.blobs import Blobs, DirectPut, check_free_space
 from enlarger.jobs.database import Database
+from enlarger.jobs.files import UPLOAD_EXTENSIONS, media_type_of
 from enlarger.jobs.job import Key
 from enlarger.jobs.tables import uploads
 from enlarger.settings import Settings
 
-EXTENSIONS = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "image/gif": "gif",
-    "image/bmp": "bmp",
-    "image/tiff": "tiff",
-    "image/avif": "avif",
-    "image/heic": "heic",
-}
-"""Extension of an upload's blob key by the type it was announced with."""
-
+_DIRECT_SECONDS = 3600.0
+"""How much longer than its permission an upload straight to the store may take."""
 _SAME = {"jpeg": "jpg", "tif": "tiff", "heif": "heic"}
 _UNKNOWN = "bin"
 _WRITE_BYTES = 1 << 20
@@ -57,10 +48,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """An upload and the token that allows it."""
+    """An upload and the token that allows it; with `direct` its file goes straight to the store instead."""
 
     upload: Upload
     token: str
+    direct: DirectPut | None = None
 
 
 class Uploads:
@@ -83,25 +75,41 @@ class Uploads:
         self._new_id = new_id
         self._secret = secret
 
-    async def create(self, key: Key, filename: str, size: int | None, content_type: str) -> Ticket:
-        """A ticket for one file. Raises InvalidOption, PayloadTooLarge, StorageFull."""
+    async def create(
+        self, key: Key, filename: str, size: int | None, content_type: str, *, may_be_direct: bool = True
+    ) -> Ticket:
+        """A ticket for one file; `may_be_direct`: it may lead straight to the store.
+
+        Raises InvalidOption, PayloadTooLarge, StorageFull.
+        """
         self._check_size(size)
         extension = _extension(filename, content_type)
-        await check_free_space(self._blobs, size or 0, self._settings.min_free_bytes)
-        now, upload_id = self._clock(), self._new_id()
+        now, upload_id, life = self._clock(), self._new_id(), self._settings.upload_seconds
+        blob_key = f"uploads/{upload_id}/1.{extension}"
+        direct = self._direct(blob_key, size) if may_be_direct else None
+        if direct is None:
+            await check_free_space(self._blobs, size or 0, self._settings.min_free_bytes)
         upload = Upload(
             id=upload_id,
             key_id=key.id,
             filename=filename[:255],
-            blob_key=f"uploads/{upload_id}/1.{extension}",
+            blob_key=blob_key,
             size=size,
             created_at=now,
-            expires_at=now + self._settings.upload_seconds,
+            # What was begun in time may arrive later, and only the store sees it.
+            expires_at=now + life + (_DIRECT_SECONDS if direct else 0.0),
         )
         async with self._database.write() as connection:
             await connection.execute(insert(uploads).values(**asdict(upload)))
         token = links.sign(self._secret, _subject(upload_id), int(upload.expires_at))
-        return Ticket(upload, f"{upload_id}.{token}")
+        return Ticket(upload, f"{upload_id}.{token}", direct)
+
+    def _direct(self, blob_key: str, size: int | None) -> DirectPut | None:
+        direct = self._blobs.direct
+        if direct is None or size is None or size <= self._settings.direct_upload_bytes:
+            return None
+        media_type = media_type_of(blob_key)
+        return direct.put(blob_key, size, media_type, self._settings.upload_seconds)
 
     async def receive(self, token: str, stream: AsyncIterator[bytes]) -> Upload:
         """Store the file of a ticket. Until it is complete and on the disk nothing of it can be seen.
@@ -188,7 +196,7 @@ def _extension(filename: str, content_type: str) -> str:
         )
     suffix = filename.rpartition(".")[2].lower()
     suffix = _SAME.get(suffix, suffix)
-    return EXTENSIONS.get(media_type) or (suffix if suffix in EXTENSIONS.values() else _UNKNOWN)
+    return UPLOAD_EXTENSIONS.get(media_type) or (suffix if suffix in UPLOAD_EXTENSIONS.values() else _UNKNOWN)
 
 
 def _subject(upload_id: str) -> str:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from structlog.contextvars import bound_contextvars
 
 from enlarger.engine.options import Options
-from enlarger.errors import DeviceCrashed, EnlargerError, Overloaded, TimedOut
+from enlarger.errors import DeviceCrashed, EnlargerError, Overloaded, StorageUnavailable, TimedOut
 from enlarger.jobs import guard
-from enlarger.jobs.blobs import Blobs
+from enlarger.jobs.blobs import Blobs, input_key
 from enlarger.jobs.changes import Changes, Progress, StatusChanged, status_changed, tile_done
 from enlarger.jobs.job import EXTENSIONS, MAX_COMPUTE_STARTS, Job, Output
 from enlarger.jobs.moderation import refuse_nsfw
@@ -156,7 +156,7 @@ class Worker:
         except _Overtaken:
             logger.info("The claim on job %s, epoch %d, is lost", job.id, job.epoch)
         except Overloaded:
-            raise  # the database is busy and the job not at fault: it is handed out again
+            raise  # the database or the store is away and the job not at fault: it is handed out again
         except EnlargerError as error:
             await self._fail(job, error.code, error.message)
         except Exception:
@@ -212,10 +212,10 @@ class Worker:
 
     async def _fetch(self, job: Job) -> str:
         """Download the picture of a job into its blob; the blob's key."""
-        key = f"inputs/{job.id}"
         async with self._blobs.scratch() as folder:
             path = folder / "source"
             await guard.fetch(job.source_url, path, fetch_limits(self._settings), self._resolver)
+            key = input_key(job.id, await asyncio.to_thread(_sha256, path))
             await self._blobs.put_file(key, path)
         _go_on(await self._store.set_source_blob(job, key))
         return key
@@ -251,13 +251,23 @@ class Worker:
         )
         if self._settings.nsfw_refuse:
             refuse_nsfw((output,), self._settings.nsfw_threshold)
-        await self._blobs.put_file(output.blob_key, target)
+        await self._store_result(job, output.blob_key, target)
         network_ms = round(computed.report["timings_ms"]["network"])
         if not await self._store.finish(
             job, (output,), computed.report, network_ms, self._clock(), device_seconds
         ):
             await self._blobs.delete(output.blob_key)
             raise _Overtaken
+
+    async def _store_result(self, job: Job, key: str, path: Path) -> None:
+        """Store the file as soon as the store of blobs takes it: it cost more than the wait."""
+        while True:
+            try:
+                return await self._blobs.put_file(key, path)
+            except StorageUnavailable as error:
+                logger.warning("The result of job %s waits for the store: %s", job.id, error)
+                await asyncio.sleep(error.retry_after_seconds)
+            _go_on(await self._store.is_claimed(job))
 
     async def _fail(self, job: Job, code: str, message: str) -> None:
         logger.info("Job %s fails: %s: %s", job.id, code, message)

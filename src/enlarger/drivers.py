@@ -1,0 +1,68 @@
+"""Drivers: which store of pictures the settings choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from enlarger.errors import FeatureUnavailable, InvalidOption
+from enlarger.jobs.blobs import Blobs, LocalBlobs
+from enlarger.settings import Settings
+
+
+def open_blobs(settings: Settings, clock: Callable[[], float]) -> Blobs:
+    """The blobs of `blob_url`; no request is made. clock: Unix seconds.
+
+    Raises InvalidOption for settings that do not go together, FeatureUnavailable without the package for S3.
+    """
+    url = urlsplit(settings.blob_url)
+    if url.scheme == "s3":
+        return _open_s3(settings, clock)
+    if settings.blob_links == "presigned":
+        raise InvalidOption("blob_links=presigned needs a blob_url that starts with s3://", "blob_links")
+    return LocalBlobs(Path(unquote(url.path)) if url.scheme else settings.data_dir / "blobs")
+
+
+def _open_s3(settings: Settings, clock: Callable[[], float]) -> Blobs:
+    if find_spec("obstore") is None:
+        raise FeatureUnavailable("blob_url=s3://... needs a package: pip install 'enlarger[distributed]'")
+    from enlarger.jobs.presigned import Presigned, Signer
+    from enlarger.jobs.s3_blobs import Bucket, S3Blobs
+
+    url = urlsplit(settings.blob_url)
+    access, secret = _secret(settings.s3_access_key), _secret(settings.s3_secret_key)
+    if bool(access) != bool(secret):
+        raise InvalidOption("s3_access_key and s3_secret_key go together: set both, or none", "s3_secret_key")
+    prefix = url.path.strip("/")
+    bucket = Bucket(
+        name=url.netloc,
+        prefix=prefix,
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        access_key=access,
+        secret_key=secret,
+    )
+    direct = None
+    if settings.blob_links == "presigned":
+        if not access:
+            raise InvalidOption("blob_links=presigned needs s3_access_key and s3_secret_key", "blob_links")
+        amazon = f"https://s3.{settings.s3_region}.amazonaws.com"
+        signer = Signer(
+            endpoint=settings.s3_public_endpoint or settings.s3_endpoint or amazon,
+            bucket=url.netloc,
+            prefix=prefix,
+            region=settings.s3_region,
+            access_key=access,
+            secret_key=secret,
+        )
+        direct = Presigned(signer, clock)
+    scratch = settings.data_dir / "scratch"
+    return S3Blobs(bucket, scratch, seconds=settings.s3_seconds, direct=direct)
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value else ""
