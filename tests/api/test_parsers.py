@@ -16,7 +16,7 @@ from enlarger.api.bodies import json_object
 from enlarger.api.multipart import file_part
 from enlarger.api.problems import RequestError, status_of
 from enlarger.api.submission import Submission, submission_of
-from enlarger.api.wavespeed import is_known
+from enlarger.api.wavespeed import MAX_WAIT_SECONDS, is_known, wait_of
 from enlarger.errors import EnlargerError, InvalidOption
 from enlarger.jobs.sources import InlineSource, parse_image
 from enlarger.jobs.webhooks import checked_webhook_url
@@ -153,3 +153,8 @@ def test_file_comes_out_of_its_form_however_it_is_cut(data: bytes, size: int) ->
     head += b'--boundary\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
     body = head + data + b"\r\n--boundary--\r\n"
     assert read_form("multipart/form-data; boundary=boundary", body, size) == ("a.png", data)
+
+
+@given(st.text())
+def test_prefer_header_never_breaks_and_never_asks_for_too_much(text: str) -> None:
+    assert 0 <= wait_of(text) <= MAX_WAIT_SECONDS
