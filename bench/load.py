@@ -24,15 +24,20 @@ class Wire:
 
     async def send(self) -> int:
         """The HTTP status, when the whole answer is there."""
-        reader, writer = (
-            self._free.pop() if self._free else await asyncio.open_connection(self._host, self._port)
-        )
+        reader, writer = await self._connection()
         writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length))
         self._free.append((reader, writer))
         return int(head.split(maxsplit=2)[1])
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():  # the server may have closed it while it was idle
+                return reader, writer
+        return await asyncio.open_connection(self._host, self._port)
 
     def close(self) -> None:
         for _, writer in self._free:

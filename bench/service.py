@@ -194,7 +194,7 @@ async def queries_per_poll(rounds: int = 100) -> float:
 
     async def poll_all(parts: Embedded, counted: list[str]) -> None:
         for engine in (parts.store.database.reader, parts.store.database.writer):
-            event.listen(engine.sync_engine, "before_cursor_execute", count)
+            event.listen(engine, "before_cursor_execute", count)
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(parts.app),
             base_url="http://service",

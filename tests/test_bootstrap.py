@@ -60,6 +60,43 @@ def test_service_is_ready_when_announced_and_ends_on_a_signal(tmp_path: Path) ->
         httpx2.get(url)
 
 
+def test_stream_is_brought_to_its_end_when_the_service_ends(tmp_path: Path) -> None:
+    """One that is cut off instead would raise where it is read."""
+    told: list[str] = []
+    begun = threading.Event()
+
+    def watch(url: str, headers: dict[str, str], job_id: str) -> None:
+        path = f"{url}/api/v3/predictions/{job_id}/events"
+        with httpx2.stream("GET", path, headers=headers, timeout=60) as stream:
+            for line in stream.iter_lines():
+                begun.set()
+                told.append(line)
+            told.append("the end")
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        watchers: list[threading.Thread] = []
+
+        def visit(url: str, key: str) -> None:
+            headers = {"Authorization": f"Bearer {key}"}
+            asked = {"image": f"http://127.0.0.1:{port}/never-answered.png"}
+            answer = httpx2.post(
+                f"{url}/api/v3/wavespeed-ai/real-esrgan", json=asked, headers=headers, timeout=60
+            )
+            job_id = answer.json()["data"]["id"]
+            watchers.append(threading.Thread(target=watch, args=(url, headers, job_id)))
+            watchers[0].start()
+            assert begun.wait(60)
+
+        reachable = {"allow_private_networks": "127.0.0.0/8", "allow_ports": str(port)}
+        serve(
+            Settings.model_validate({"data_dir": tmp_path, "port": 0, "drain_seconds": 0, **reachable}), visit
+        )
+        watchers[0].join()
+    assert told[0] == "event: status"
+    assert told[-1] == "the end"
+
+
 def test_first_key_stays_the_same_from_start_to_start(tmp_path: Path) -> None:
     keys: list[str] = []
     for _ in range(2):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
@@ -47,13 +46,19 @@ from enlarger.jobs.webhooks import Sources, Webhooks
 from enlarger.jobs.worker import Compute, Worker
 from enlarger.logs import set_up_logging
 from enlarger.settings import Settings
+from enlarger.sockets import listen, url_of
 
 log = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
-_PORTS_TRIED = 100
 _OPEN_REQUESTS_SECONDS = 10
 """At shutdown, time for requests under way to be answered."""
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than the minute for which proxies keep an idle connection: if the server closed it first, it might do so
+just when the next request is on its way, which then fails."""
+_ACCEPTS_A_TURN = 16
+"""Connections accepted in one turn of the event loop. uvloop accepts one for each listening socket it is given; under
+load new connections would wait in the kernel for many seconds, where nothing can refuse them."""
 
 
 class Loop(Protocol):
@@ -100,8 +105,8 @@ async def run_service(settings: Settings, announce: Callable[[str, str], None]) 
     # Questions have a child of their own, so that they need not wait for the picture being computed.
     device, planner = DeviceChild(config), DeviceChild(config)
     try:
-        with closing(_listener(settings.host, settings.port)) as listener:
-            async with embedded(settings, device, planner=planner, local_url=_local_url(listener)) as parts:
+        with closing(listen(settings.host, settings.port)) as listener:
+            async with embedded(settings, device, planner=planner, local_url=url_of(listener)) as parts:
                 await _check_keys(parts.store, listener)
                 await _serve(parts, listener, announce)
     finally:
@@ -174,7 +179,8 @@ def _told(metrics: Metrics, webhooks: Webhooks) -> Callable[[Job], None]:
 
     def ended(job: Job) -> None:
         metrics.job_ended(job)
-        webhooks.wake()
+        if job.webhook_url:
+            webhooks.wake()
 
     return ended
 
@@ -297,47 +303,19 @@ async def _serve(parts: Embedded, listener: socket.socket, announce: Callable[[s
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_OPEN_REQUESTS_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
     # uvicorn raises a signal again once it has stopped: without handlers of ours that would end the process
     # before worker and device are closed.
+
+    def stop() -> None:
+        server.should_exit = True
+        parts.service.let_go()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
-    announce(_local_url(listener), parts.key)
-    await server.serve(sockets=[listener])
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A listening socket on `port`, or on the next free one. Raises InvalidOption when there is none."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise InvalidOption(
-            f"host {host!r} is no address of this machine: {error.strerror}", "host"
-        ) from error
-    last = min(port + _PORTS_TRIED - 1, 65535) if port else 0
-    for candidate in range(port, last + 1):
-        # With protocol 0 asyncio leaves Nagle's algorithm on, and every answer takes 40 ms.
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address[0], candidate))
-            listener.listen()
-        except OSError as error:
-            listener.close()
-            if error.errno != errno.EADDRINUSE:
-                raise InvalidOption(
-                    f"cannot listen on {host} port {candidate}: {error.strerror}", "host"
-                ) from error
-        else:
-            return listener
-    raise InvalidOption(f"ports {port} to {last} are all in use; choose another with ENLARGER_PORT", "port")
-
-
-def _local_url(listener: socket.socket) -> str:
-    """The server as a browser on this machine reaches it."""
-    bound, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(bound), str(bound))
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    announce(url_of(listener), parts.key)
+    # The server closes them all.
+    again = [listener.dup() for _ in range(_ACCEPTS_A_TURN - 1)]
+    await server.serve(sockets=[listener, *again])

@@ -42,6 +42,8 @@ def test_request_is_logged_by_its_route_not_its_path(
     caplog.set_level(logging.INFO, "enlarger.api.request_ids")
     stranger.get(f"{server.url}/files/secret-token/outputs/x/1/1.png")
     stranger.get(f"{server.url}/nowhere/secret-token?key=secret-token")
+    stranger.get(f"{server.url}/healthz")
     lines = [record.getMessage() for record in caplog.records]
     assert any(line.startswith("GET /files/{token}/{key:path}: 404 in ") for line in lines)
     assert "secret-token" not in caplog.text
+    assert not any("healthz" in line for line in lines), "reads that succeed are logged as debug only"

@@ -86,8 +86,8 @@ async def test_order_survives_ten_thousand_million_jobs_of_virtual_time(
 ) -> None:
     keys = named("a"), named("b")
     await with_keys(store, *keys)
-    async with store.database.write() as connection:
-        await connection.execute(update(tables.keys).values(fair_finish=1e10 * 100))
+    far_ahead = update(tables.keys).values(fair_finish=1e10 * 100)
+    await store.database.write(lambda connection: connection.execute(far_ahead))
     for key in keys:
         await submit(store, new_job, key, 10)
     order = await served(store, 20)

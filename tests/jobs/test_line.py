@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,26 @@ def test_eta_is_the_sum_of_everything_before_and_position_counts_who_waits(
     assert found.waiting == len(waiting)
 
 
+async def test_all_who_ask_while_the_line_is_looked_at_get_that_look(
+    store: Store, clock: Any, new_job: Callable[..., Job]
+) -> None:
+    job = new_job(cost_seconds=10.0)
+    await store.add(job)
+    looks: list[str] = []
+    event.listen(
+        store.database.reader,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_rest: looks.append(statement),
+    )
+    line = Line(store, clock)
+    impatient = asyncio.create_task(line.standing(job))
+    asking = [asyncio.create_task(line.standing(job)) for _ in range(50)]
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await asyncio.gather(*asking) == [(1, 10)] * 50
+    assert len(looks) == 1
+
+
 async def test_line_is_looked_at_once_a_second_however_many_ask(
     store: Store, clock: Any, new_job: Callable[..., Job]
 ) -> None:
@@ -36,7 +57,7 @@ async def test_line_is_looked_at_once_a_second_however_many_ask(
         await store.add(job)
     looks: list[str] = []
     event.listen(
-        store.database.reader.sync_engine,
+        store.database.reader,
         "before_cursor_execute",
         lambda _c, _cursor, statement, *_rest: looks.append(statement),
     )

@@ -103,7 +103,7 @@ async def test_upload_whose_ticket_was_swept_meanwhile_leaves_nothing(
         yield b"at"
 
     ticket = await service.create_upload(key, "a.png", 3, "")
-    with pytest.raises(Exception, match="ask for a new one"):
+    with pytest.raises(NotFound, match="ask for a new one"):
         await service.receive_upload(ticket.token, late())
     assert stored(settings) == set()
 
@@ -144,8 +144,7 @@ async def test_sweep_of_many_jobs_goes_by_batches(
     retention: Retention, store: Store, new_job: Callable[..., Job]
 ) -> None:
     rows = [columns_of_job(new_job(state=State.CANCELLED, finished_at=1.0)) for _ in range(510)]
-    async with store.database.write() as connection:
-        await connection.execute(insert(jobs), rows)
+    await store.database.write(lambda connection: connection.execute(insert(jobs), rows))
     assert await retention.sweep() == Swept(jobs=510)
 
 
@@ -232,8 +231,7 @@ async def test_upload_that_went_straight_to_the_store_is_found_there(
     )  # the small one; what was begun in time may still arrive
     clock.now += 3600
     assert await sweeping.sweep() == Swept(uploads=1)
-    async with database.read() as connection:
-        [row] = (await connection.execute(select(uploads))).mappings()
+    [row] = await database.read(lambda connection: list(connection.execute(select(uploads)).mappings()))
     assert (row["id"], row["received_at"], row["size"]) == (sent.upload.id, clock.now, 3)
     assert await blobs.size(sent.upload.blob_key) == 3
     clock.now += 7 * DAY

@@ -27,6 +27,7 @@ from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.changes import TileDone
 from enlarger.jobs.job import Job, Key, Output, Scope, State
 from enlarger.jobs.keys import secret_hash
+from enlarger.jobs.queue import Queue
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
@@ -90,6 +91,49 @@ async def test_full_backlog_refuses_until_a_job_ends(service: Service, store: St
     assert claimed
     await store.fail(claimed, "timed_out", "", 2.0)
     assert (await submit(service, key)).state is State.CREATED
+
+
+async def test_more_submits_at_once_than_the_server_can_take_are_refused(
+    store: Store, blobs: LocalBlobs, settings: Settings, key: Key, monkeypatch: pytest.MonkeyPatch, clock: Any
+) -> None:
+    monkeypatch.setattr("enlarger.jobs.service._MAX_AT_ONCE", 2)
+    numbers = iter(range(10))
+    service = Service(
+        store=store,
+        blobs=blobs,
+        queue=Queue.in_memory(),
+        settings=settings,
+        clock=clock,
+        new_id=lambda: f"{next(numbers):032x}",
+        link_secret=b"s" * 32,
+    )
+    await store.add_key(key, secret_hash("wsk_right"))
+    told = await asyncio.gather(*(submit(service, key) for _ in range(4)), return_exceptions=True)
+    assert [type(each) for each in told] == [Job, Job, Overloaded, Overloaded]
+    checks = (service.authenticate("wsk_right") for _ in range(4))
+    told = await asyncio.gather(*checks, return_exceptions=True)
+    assert [type(each) for each in told] == [Key, Key, Overloaded, Overloaded]
+    assert await submit(service, key) == await store.get(f"{4:032x}")
+
+
+async def test_submits_that_will_be_refused_are_no_longer_written_to_the_disk(
+    service: Service, blobs: LocalBlobs, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    put = blobs.put
+
+    async def counted(blob_key: str, data: bytes) -> None:
+        written.append(blob_key)
+        await put(blob_key, data)
+
+    monkeypatch.setattr(blobs, "put", counted)
+    jobs = [await submit(service, key) for _ in range(3)]
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="max_backlog_jobs"):
+            await submit(service, key)
+    assert len(written) == 4
+    await service.cancel(key, jobs[0].id)
+    assert await submit(service, key)
 
 
 async def test_submitted_job_reaches_the_worker(service: Service, worker: Worker, key: Key) -> None:
@@ -164,7 +208,7 @@ async def test_poll_checks_key_and_job_in_one_query(
     job = await submit(service, key)
     statements: list[str] = []
     event.listen(
-        store.database.reader.sync_engine,
+        store.database.reader,
         "before_cursor_execute",
         lambda _c, _cursor, statement, *_rest: statements.append(statement),
     )
@@ -406,6 +450,20 @@ async def test_events_tell_every_tile_and_end_with_the_end(
     assert states[0] is State.CREATED
     assert states[-1] is State.COMPLETED
     assert [tile.fraction for tile in told if isinstance(tile, TileDone)] == [0.5]
+
+
+async def test_nobody_waits_any_longer_once_the_server_lets_go(service: Service, key: Key) -> None:
+    job = await submit(service, key)
+    waiting = asyncio.create_task(service.wait(key, job.id, 3600))
+    events = service.events(key, job.id)
+    assert await anext(events) == job
+    watching = asyncio.create_task(anext(events, None))
+    await asyncio.sleep(0)
+    service.let_go()
+    async with asyncio.timeout(60):
+        assert await waiting == job
+        assert await watching is None
+        assert await service.wait(key, job.id, 3600) == job
 
 
 async def test_events_end_when_the_job_is_deleted(service: Service, key: Key) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from enlarger.jobs.job import TRANSITIONS, Job, Key, Output, State
 from enlarger.jobs.store import Store
@@ -171,9 +172,9 @@ async def test_cancelled_write_leaves_the_store_usable(store: Store, new_job: Ne
 
 
 async def test_commits_are_on_the_disk_before_they_are_acknowledged(store: Store) -> None:
-    async with store.database.writer.connect() as connection:
-        assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2  # FULL
-        assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+    for setting, expected in (("synchronous", 2), ("journal_mode", "wal")):  # 2: FULL
+        pragma = text(f"PRAGMA {setting}")
+        assert await store.database.write(lambda c, p=pragma: c.execute(p).scalar_one()) == expected
 
 
 async def test_migrating_again_keeps_the_rows(store: Store, new_job: NewJob) -> None:
@@ -213,7 +214,7 @@ async def test_failed_migration_leaves_no_half_made_tables(tmp_path: Path) -> No
         connection.execute("CREATE TABLE keys (mine TEXT)")
     connection.close()
     store = Store.open(path)
-    with pytest.raises(Exception, match="already exists"):
+    with pytest.raises(OperationalError, match="already exists"):
         await store.migrate()
     await store.close()
     connection = sqlite3.connect(path)

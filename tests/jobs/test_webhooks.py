@@ -472,5 +472,5 @@ async def test_loop_goes_on_after_the_database_failed_it(
 
 
 async def rename(store: Store, old: str, new: str) -> None:
-    async with store.database.write() as connection:
-        await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+    renaming = text(f"ALTER TABLE {old} RENAME TO {new}")
+    await store.database.write(lambda connection: connection.execute(renaming))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from uuid import uuid4
+from secrets import token_hex
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -61,7 +61,7 @@ def create_app(context: Context) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["ETag", "Retry-After", "Preference-Applied"],
     )
-    app.add_middleware(RequestIds, new_id=lambda: uuid4().hex)
+    app.add_middleware(RequestIds, new_id=lambda: token_hex(16))
     # Older clients of the vendor submit to v3 and poll v2, or the other way round.
     for version_path in ("/api/v3", "/api/v2"):
         for family in _FAMILIES:

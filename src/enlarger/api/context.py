@@ -41,7 +41,8 @@ class Context:
         return self.settings.max_inline_bytes * 4 // 3 + _OTHER_FIELDS_BYTES
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
+    # Not a plain function: FastAPI would run it in a thread, at twice the cost of the query of a poll.
     return cast(Context, request.app.state.context)
 
 

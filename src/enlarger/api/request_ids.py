@@ -17,7 +17,10 @@ _USABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestIds:
-    """Takes the id a proxy or client sent when it is a plain word, else makes one; logs each request once."""
+    """Takes the id a proxy or client sent when it is a plain word, else makes one; logs each request once.
+
+    Reads that succeed are logged as debug, the rest as info.
+    """
 
     def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:
         self.app = app
@@ -43,8 +46,10 @@ class RequestIds:
                 await self.app(scope, receive, send_with_id)
             finally:
                 spent = round((perf_counter() - began) * 1000)
+                # Polls come by the hundred, and a line costs a tenth of what a poll does.
+                level = logging.DEBUG if scope["method"] == "GET" and status < 400 else logging.INFO
                 # Not the path: links to files are paths, and a stranger chooses the rest.
-                logger.info("%s %s: %d in %d ms", scope["method"], _route_of(scope), status, spent)
+                logger.log(level, "%s %s: %d in %d ms", scope["method"], _route_of(scope), status, spent)
 
 
 def _route_of(scope: Scope) -> str:

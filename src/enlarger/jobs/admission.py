@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select
 
-from enlarger.errors import IdempotencyConflict, Overloaded
-from enlarger.jobs import fairness, tables
+from enlarger.errors import IdempotencyConflict, InvalidOption, Overloaded
+from enlarger.jobs import fairness, statements, tables
 from enlarger.jobs.job import Job, Key
-from enlarger.jobs.limits import charged, check_rate
+from enlarger.jobs.limits import charge, check_rate
 from enlarger.jobs.rows import UNFINISHED, columns_of_job, job_of
 
 REPEAT_SECONDS = 86_400
 """How long an Idempotency-Key is remembered."""
 
+_MAX_KEY_CHARACTERS = 255
 _UNKNOWN_COST_SECONDS = 10.0
 """Taken for the cost of a job of a network that has never run here."""
 
@@ -77,13 +77,25 @@ class Outlook:
     arrival_at: float
 
 
+def repeat_of(idempotency_key: str, job: Job, image: str) -> Repeat:
+    """What a submit under an Idempotency-Key is known by. Takes a while for a large `image`. Raises InvalidOption."""
+    if len(idempotency_key) > _MAX_KEY_CHARACTERS:
+        raise InvalidOption(
+            f"Idempotency-Key must have at most {_MAX_KEY_CHARACTERS} characters", "Idempotency-Key"
+        )
+    # The picture has a hash of its own: other threads can run meanwhile, as they cannot while JSON is written.
+    picture = sha256(image.encode("utf-8", "surrogatepass")).hexdigest()
+    request = [job.model, picture, job.options, job.webhook_url, job.base64_output]
+    return Repeat(idempotency_key, fingerprint(request))
+
+
 def fingerprint(request: Sequence[Any]) -> str:
     """Equal for requests that are equal as JSON, whatever the order of the fields in their objects."""
     return sha256(json.dumps(request, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def outlook(connection: AsyncConnection, key: Key, network: str) -> Outlook:
-    row = (await connection.execute(_OUTLOOK, {"key_id": key.id, "network": network})).one()
+def outlook(connection: Connection, key: Key, network: str) -> Outlook:
+    row = connection.execute(_OUTLOOK, {"key_id": key.id, "network": network}).one()
     return Outlook(
         jobs=row.jobs,
         seconds=row.seconds or 0.0,
@@ -113,7 +125,7 @@ def check(key: Key, outlook: Outlook, limits: Limits, now: float) -> None:
         )
 
 
-async def earlier(connection: AsyncConnection, key: Key, repeat: Repeat, now: float) -> Job | None:
+def earlier(connection: Connection, key: Key, repeat: Repeat, now: float) -> Job | None:
     """The job of the same request under the same Idempotency-Key. Raises IdempotencyConflict when it was another."""
     query = (
         select(tables.idempotency.c.fingerprint, *tables.jobs.c)
@@ -124,7 +136,7 @@ async def earlier(connection: AsyncConnection, key: Key, repeat: Repeat, now: fl
             tables.idempotency.c.created_at > now - REPEAT_SECONDS,
         )
     )
-    row = (await connection.execute(query)).mappings().one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         return None
     columns = dict(row)
@@ -135,35 +147,34 @@ async def earlier(connection: AsyncConnection, key: Key, repeat: Repeat, now: fl
     return job_of(columns)
 
 
-async def admit(
-    connection: AsyncConnection, job: Job, key: Key, limits: Limits, repeat: Repeat | None, now: float
+def admit(
+    connection: Connection, job: Job, key: Key, limits: Limits, repeat: Repeat | None, now: float
 ) -> Job:
     """Take the job: the row as it was written, or the earlier job that this submit repeats.
 
     Raises as `check` and `earlier`; nothing is written then.
     """
-    if repeat and (found := await earlier(connection, key, repeat, now)):
+    if repeat and (found := earlier(connection, key, repeat, now)):
         return found
-    seen = await outlook(connection, key, _network(job))
+    seen = outlook(connection, key, _network(job))
     check(key, seen, limits, now)
     tag, finish = fairness.tagged(seen.virtual_time, seen.key_finish, seen.cost_seconds, key.weight)
-    charge = await connection.execute(charged(key, now, {"fair_finish": finish}))
-    if key.rate_per_minute and not charge.rowcount:
+    if not charge(connection, key, now, finish):
         # Another server spent the last of the rate between the look and the charge.
         check_rate(key, now + 60.0, now)
     job = replace(job, fair_tag=tag, cost_seconds=seen.cost_seconds)
-    await connection.execute(insert(tables.jobs).values(**columns_of_job(job)))
+    connection.execute(statements.ADD, columns_of_job(job))
     if repeat:
-        await _remember(connection, job, repeat, now)
+        _remember(connection, job, repeat, now)
     return job
 
 
-async def _remember(connection: AsyncConnection, job: Job, repeat: Repeat, now: float) -> None:
+def _remember(connection: Connection, job: Job, repeat: Repeat, now: float) -> None:
     mine = (
         tables.idempotency.c.key_id == job.key_id,
         tables.idempotency.c.idempotency_key == repeat.key,
     )
-    await connection.execute(delete(tables.idempotency).where(*mine))
+    connection.execute(delete(tables.idempotency).where(*mine))
     values = {
         "key_id": job.key_id,
         "idempotency_key": repeat.key,
@@ -171,7 +182,7 @@ async def _remember(connection: AsyncConnection, job: Job, repeat: Repeat, now: 
         "job_id": job.id,
         "created_at": now,
     }
-    await connection.execute(insert(tables.idempotency).values(**values))
+    connection.execute(insert(tables.idempotency).values(**values))
 
 
 def network_of(options: Mapping[str, Any]) -> str:

@@ -182,7 +182,10 @@ async def _create_probe(blobs: Blobs, key: str) -> None:
 
 
 class LocalBlobs:
-    """Blobs as files below the folder `root`, which all processes of one service may share."""
+    """Blobs as files below the folder `root`, which all processes of one service may share.
+
+    Whatever changes a folder runs in a thread, small as it is: it may wait for another file's fsync.
+    """
 
     direct: Direct | None = None
 
@@ -224,12 +227,7 @@ class LocalBlobs:
             raise NotFound(f"No file is stored as {key!r}") from error
 
     async def delete(self, key: str) -> None:
-        path = self._path(key)
-        path.unlink(missing_ok=True)
-        # The folder of a job or an upload goes with its last file; one with other files stays.
-        if path.parent.parent != self._root:
-            with suppress(OSError):
-                path.parent.rmdir()
+        await asyncio.to_thread(_remove, self._path(key), self._root)
 
     async def delete_below(self, prefix: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self._path(prefix), ignore_errors=True)
@@ -238,8 +236,12 @@ class LocalBlobs:
         yield await asyncio.to_thread(_stored, self._root)
 
     async def free_bytes(self) -> int:
-        self._root.mkdir(parents=True, exist_ok=True)
-        return (await asyncio.to_thread(shutil.disk_usage, self._root)).free
+        # Takes microseconds, where a trip to a thread takes a hundred.
+        try:
+            return shutil.disk_usage(self._root).free
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True)
+            return shutil.disk_usage(self._root).free
 
     def _path(self, key: str) -> Path:
         if not is_key(key):
@@ -261,6 +263,14 @@ def write_durably(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def _remove(path: Path, root: Path) -> None:
+    path.unlink(missing_ok=True)
+    # The folder of a job or an upload goes with its last file; one with other files stays.
+    if path.parent.parent != root:
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _adopt(source: Path, target: Path) -> None:

@@ -61,6 +61,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[asyncio.Queue[Change]]] = defaultdict(set)
+        self.ending = False
+        """Whether this process is about to end: it is not worth waiting any more."""
 
     def publish(self, job_id: str, change: Change) -> None:
         """Tell everybody who listens now; never waits."""
@@ -68,6 +70,12 @@ class Changes:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(change)
+
+    def end(self) -> None:
+        """Set `ending`, and make everybody who listens look up."""
+        self.ending = True
+        for job_id in self._listeners:
+            self.publish(job_id, StatusChanged())
 
     @contextmanager
     def listening(self, job_id: str) -> Generator[asyncio.Queue[Change]]:

@@ -1,96 +1,113 @@
-"""Database: the two ways into one SQL database, SQLite today, and the upgrade of its tables."""
+"""Database: the two ways into one SQL database, SQLite today, and the upgrade of its tables.
+
+Work on the database is a plain function of a connection. It runs whole in a thread, so the event loop changes threads
+once for it, however many statements it makes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, event
+from sqlalchemy import ColumnElement, Connection, Engine, Executable, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.elements import KeyedColumnElement
 
-from enlarger.errors import Overloaded
+from enlarger.jobs.writer import BUSY_SECONDS, Work, Writer
 
-_BUSY_SECONDS = 30
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 3.0
+"""How long a write waits for its turn unless it says otherwise: a client waits for it."""
+LONG_PATIENCE_SECONDS = 30.0
+"""For writes whose refusal would throw work away."""
+_READERS = 4
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Database:
     """Writes and reads. All methods may be called at once from many tasks of one event loop.
 
-    SQLite lets one connection write at a time, so all writes of a process wait in line for one connection here
-    instead of failing with "database is locked"; reads have connections of their own and never wait for writes.
+    SQLite lets one connection write at a time, so all writes of a process go through one (see Writer) instead of
+    failing with "database is locked"; reads have connections of their own and never wait for writes.
     """
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, writer: Engine, reader: Engine) -> None:
         self.writer = writer
         self.reader = reader
+        self._writes = Writer(writer)
+        self._reads = ThreadPoolExecutor(_READERS, "database-reader")
 
     @classmethod
     def open(cls, path: Path) -> Database:
         """The database in the SQLite file `path`, made when it is missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite+aiosqlite:///{path}"
-        arguments = {"timeout": _BUSY_SECONDS}
-        writer = create_async_engine(
-            url, pool_size=1, max_overflow=0, pool_timeout=_BUSY_SECONDS, connect_args=arguments
+        url, arguments = f"sqlite:///{path}", {"timeout": BUSY_SECONDS}
+        writer = create_engine(url, pool_size=1, max_overflow=0, connect_args=arguments)
+        event.listen(writer, "connect", _set_up_writer)
+        event.listen(writer, "begin", _begin_immediate)
+        reader = create_engine(
+            url, pool_size=_READERS, max_overflow=0, isolation_level="AUTOCOMMIT", connect_args=arguments
         )
-        event.listen(writer.sync_engine, "connect", _set_up_writer)
-        event.listen(writer.sync_engine, "begin", _begin_immediate)
-        reader = create_async_engine(
-            url,
-            pool_size=4,
-            max_overflow=0,
-            pool_timeout=_BUSY_SECONDS,
-            isolation_level="AUTOCOMMIT",
-            connect_args=arguments,
-        )
-        event.listen(reader.sync_engine, "connect", _set_up_reader)
+        event.listen(reader, "connect", _set_up_reader)
         return cls(writer, reader)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction that may write; committed, and on the disk, at a regular exit.
+    async def write(self, work: Work[T], *, patience_seconds: float = PATIENCE_SECONDS) -> T:
+        """What `work` gives, run in a transaction; committed, and on the disk, when this returns.
 
-        Raises Overloaded when the line for the one writing connection is longer than _BUSY_SECONDS.
+        When `work` raises, nothing it did remains. It may be run a second time after everything it did was undone,
+        and it is still committed when the caller is cancelled while it runs.
+        Raises Overloaded when its turn does not come within `patience_seconds`.
         """
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(self.writer.begin())
-            except PoolTimeoutError as error:
-                raise Overloaded(
-                    f"The database was busy with other writes for {_BUSY_SECONDS} s: try again later", 5.0
-                ) from error
-            yield connection
+        return await self._writes.write(work, patience_seconds)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection for queries, each of which sees what is committed when it starts."""
-        async with self.reader.connect() as connection:
-            yield connection
+    async def read(self, work: Work[T]) -> T:
+        """What `work` gives; each of its queries sees what is committed when it starts."""
+        # In the context of the caller: log lines carry its ids, and the bench counts its queries.
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reads, lambda: context.run(self._connected, work)
+        )
+
+    def _connected(self, work: Work[T]) -> T:
+        with self.reader.connect() as connection:
+            return work(connection)
 
     async def migrate(self) -> None:
         """Bring the tables to the form this version needs; does nothing when they have it."""
-        async with self.write() as connection:
-            await connection.run_sync(_upgrade)
+        await self.write(_upgrade, patience_seconds=LONG_PATIENCE_SECONDS)
 
     async def close(self) -> None:
-        await self.writer.dispose()
-        await self.reader.dispose()
+        """Wait for what is under way, and close every connection."""
+        await self._writes.close()
+        await asyncio.to_thread(self._reads.shutdown)
+        self.writer.dispose()
+        self.reader.dispose()
 
 
-async def insert_or_update(
-    connection: AsyncConnection, table: Table, values: dict[str, Any], changes: dict[str, Any]
-) -> None:
-    """Insert `values`; where a row with this primary key exists, make `changes` to it instead."""
-    statement = _INSERTS[connection.dialect.name](table).values(**values)
-    await connection.execute(
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
-    )
+def inserts_or_updates(
+    table: Table,
+    changes: Callable[
+        [ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]], Mapping[str, ColumnElement[Any]]
+    ],
+) -> Mapping[str, Executable]:
+    """By the name of a dialect: insert a row; where one with its primary key exists, make `changes` to it instead.
+
+    changes: from the columns of the row that was to be inserted to the new values of columns.
+    """
+    statements: dict[str, Executable] = {}
+    for dialect, insert in _INSERTS.items():
+        statement = insert(table)
+        statements[dialect] = statement.on_conflict_do_update(
+            index_elements=list(table.primary_key), set_=dict(changes(statement.excluded))
+        )
+    return statements
 
 
 def _upgrade(connection: Connection) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Select, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, insert, select
 
 from enlarger.jobs import outbox
-from enlarger.jobs.database import insert_or_update
+from enlarger.jobs.database import inserts_or_updates
 from enlarger.jobs.job import Job, State
 from enlarger.jobs.tables import deliveries, jobs, used
 
 DAY_SECONDS = 86_400
 MAX_PAGE_SIZE = 100
+
+_ADDED = ("completed", "failed", "cancelled", "compute_ms")
+_ADD_USE = inserts_or_updates(used, lambda more: {name: used.c[name] + more[name] for name in _ADDED})
+_ADD_DELIVERY = insert(deliveries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +65,16 @@ def used_of(key_id: str, first_day: int, last_day: int) -> Select[Any]:
     return mine.order_by(used.c.day, used.c.model)
 
 
-async def record_end(connection: AsyncConnection, job: Job, now: float) -> None:
+def record_end(connection: Connection, job: Job, now: float) -> None:
     """What belongs to the end of a job, in the transaction that ends it: its use, and the news for its webhook."""
-    added = {
-        "completed": int(job.state is State.COMPLETED),
-        "failed": int(job.state is State.FAILED),
-        "cancelled": int(job.state is State.CANCELLED),
-        "compute_ms": job.compute_ms,
-    }
-    identity = {"key_id": job.key_id, "day": int(now // DAY_SECONDS), "model": job.model}
-    changes = {name: used.c[name] + value for name, value in added.items()}
-    await insert_or_update(connection, used, identity | added, changes)
+    use = Used(
+        day=int(now // DAY_SECONDS),
+        model=job.model,
+        completed=int(job.state is State.COMPLETED),
+        failed=int(job.state is State.FAILED),
+        cancelled=int(job.state is State.CANCELLED),
+        compute_ms=job.compute_ms,
+    )
+    connection.execute(_ADD_USE[connection.dialect.name], asdict(use) | {"key_id": job.key_id})
     if row := outbox.delivery_for(job, now):
-        await connection.execute(insert(deliveries).values(**row))
+        connection.execute(_ADD_DELIVERY, row)

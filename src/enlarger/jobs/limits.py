@@ -2,19 +2,47 @@
 
 `arrival_at` of a key moves one interval ahead with every submit, and may lie at most a minute minus one interval
 ahead of now. A key may so spend a minute's worth at once, and then goes on at its rate.
+
+And how much of one kind the server does at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Update, case, update
+from sqlalchemy import Connection, Float, bindparam, case, update
 
-from enlarger.errors import RateLimited
+from enlarger.errors import Overloaded, RateLimited
 from enlarger.jobs.job import Key
 from enlarger.jobs.tables import keys
 
 _MINUTE_SECONDS = 60.0
+
+
+class AtOnce:
+    """A limit on how many of something are under way at a time, in one event loop."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._under_way = 0
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        """One more, until the exit. Raises Overloaded when there are as many as there may be."""
+        if self._under_way >= self._most:
+            raise Overloaded(
+                f"The server is at work on {self._most} {self._name}, as many as it takes at once: "
+                "try again in a second",
+                1.0,
+            )
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
 
 def wait_seconds(key: Key, arrival_at: float, now: float) -> float:
@@ -34,15 +62,24 @@ def check_rate(key: Key, arrival_at: float, now: float) -> None:
         )
 
 
-def charged(key: Key, now: float, values: dict[str, Any]) -> Update:
-    """Charge one submit and set `values` on the key's row; reaches no row while the key has to wait."""
-    statement = update(keys).where(keys.c.id == key.id)
+def charge(connection: Connection, key: Key, now: float, fair_finish: float) -> bool:
+    """Charge one submit and note `fair_finish` in the key's row; False, and nothing changed, while the key waits."""
+    values: dict[str, Any] = {"charged_id": key.id, "fair_finish": fair_finish}
     if not key.rate_per_minute:
-        return statement.values(**values)
-    start = case((keys.c.arrival_at > now, keys.c.arrival_at), else_=now)
-    latest = now + _MINUTE_SECONDS - _interval(key) + 1e-9
-    return statement.where(keys.c.arrival_at <= latest).values(arrival_at=start + _interval(key), **values)
+        connection.execute(_UNLIMITED, values)
+        return True
+    interval = _interval(key)
+    values |= {"now": now, "interval": interval, "latest": now + _MINUTE_SECONDS - interval + 1e-9}
+    return connection.execute(_LIMITED, values).rowcount == 1
 
 
 def _interval(key: Key) -> float:
     return _MINUTE_SECONDS / key.rate_per_minute
+
+
+_UNLIMITED = update(keys).where(keys.c.id == bindparam("charged_id"))
+_NOW = bindparam("now", type_=Float)
+_START = case((keys.c.arrival_at > _NOW, keys.c.arrival_at), else_=_NOW)
+_LIMITED = _UNLIMITED.where(keys.c.arrival_at <= bindparam("latest")).values(
+    arrival_at=_START + bindparam("interval")
+)

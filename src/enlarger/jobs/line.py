@@ -51,14 +51,21 @@ class Line:
         self._clock = clock
         self._seen = Seen()
         self._looked_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
     async def look(self) -> Seen:
-        async with self._looking:
-            if not 0 <= self._clock() - self._looked_at < _FRESH_SECONDS:
-                self._seen = seen(await self._store.line())
-                self._looked_at = self._clock()
-            return self._seen
+        if not 0 <= self._clock() - self._looked_at < _FRESH_SECONDS:
+            # One look for all who ask meanwhile. A lock would let them go on one by one, at every turn of the loop.
+            self._looking = self._looking or asyncio.create_task(self._look(), name="line")
+            await asyncio.shield(self._looking)
+        return self._seen
+
+    async def _look(self) -> None:
+        try:
+            self._seen = seen(await self._store.line())
+            self._looked_at = self._clock()
+        finally:
+            self._looking = None
 
     async def standing(self, job: Job) -> Standing:
         """Where the job stands now."""

@@ -42,9 +42,12 @@ async def depths(database: Database, now: float) -> Depths:
         .group_by(jobs.c.state)
     )
     pending = select(func.count()).where(deliveries.c.state == DeliveryState.PENDING.value)
-    async with database.read() as connection:
-        rows = list((await connection.execute(unfinished)).mappings())
-        webhooks_pending = (await connection.execute(pending)).scalar_one()
+    rows, webhooks_pending = await database.read(
+        lambda connection: (
+            list(connection.execute(unfinished).mappings()),
+            connection.execute(pending).scalar_one(),
+        )
+    )
     counts = {row["state"]: row["count"] for row in rows}
     return Depths(
         created=counts.get(State.CREATED.value, 0),

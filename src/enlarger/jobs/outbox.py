@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from enlarger.jobs.database import Database
+from enlarger.jobs.database import LONG_PATIENCE_SECONDS, Database
 from enlarger.jobs.job import Job
 from enlarger.jobs.tables import deliveries
 
@@ -110,15 +110,17 @@ class Outbox:
             .where(deliveries.c.state == DeliveryState.PENDING.value)
             .values(state=DeliveryState.REPLACED.value, ended_at=delivery.created_at)
         )
-        async with self._database.write() as connection:
-            await connection.execute(older)
-            await connection.execute(insert(deliveries).values(**columns(delivery)))
+
+        def replace(connection: Connection) -> None:
+            connection.execute(older)
+            connection.execute(insert(deliveries), columns(delivery))
+
+        await self._database.write(replace)
 
     async def next_due_at(self, except_hosts: Collection[str] = ()) -> float | None:
         """When the next delivery falls due, hosts in `except_hosts` aside; None when there is none."""
         query = select(func.min(deliveries.c.due_at)).where(_pending(except_hosts))
-        async with self._database.read() as connection:
-            return (await connection.execute(query)).scalar_one()
+        return await self._database.read(lambda connection: connection.execute(query).scalar_one())
 
     async def claim(
         self, now: float, lease_seconds: float, except_hosts: Collection[str] = ()
@@ -137,8 +139,7 @@ class Outbox:
             .values(epoch=deliveries.c.epoch + 1, due_at=now + lease_seconds)
             .returning(*deliveries.c)
         )
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.write(lambda connection: connection.execute(statement).one_or_none())
         return _delivery(row) if row else None
 
     async def record(self, claimed: Delivery, changed: Delivery) -> bool:
@@ -149,8 +150,11 @@ class Outbox:
             .where(deliveries.c.state == DeliveryState.PENDING.value)
             .values(**columns(changed))
         )
-        async with self._database.write() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+        # Refused, it would be sent again.
+        changes = await self._database.write(
+            lambda connection: connection.execute(statement).rowcount, patience_seconds=LONG_PATIENCE_SECONDS
+        )
+        return changes == 1
 
     async def disable(self, key_id: str, url: str, now: float) -> int:
         """End whatever the key still has for this URL; how many deliveries that were."""
@@ -160,14 +164,14 @@ class Outbox:
             .where(deliveries.c.state == DeliveryState.PENDING.value)
             .values(state=DeliveryState.DISABLED.value, ended_at=now)
         )
-        async with self._database.write() as connection:
-            return (await connection.execute(statement)).rowcount
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def of_job(self, job_id: str) -> list[Delivery]:
         """The deliveries of a job, oldest first."""
         query = select(deliveries).where(deliveries.c.job_id == job_id).order_by(deliveries.c.created_at)
-        async with self._database.read() as connection:
-            return [_delivery(row) for row in await connection.execute(query)]
+        return await self._database.read(
+            lambda connection: [_delivery(row) for row in connection.execute(query)]
+        )
 
 
 def _pending(except_hosts: Collection[str] = ()) -> ColumnElement[bool]:

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, update
 
 from enlarger.errors import NotFound
 from enlarger.jobs.admission import REPEAT_SECONDS
@@ -86,13 +87,17 @@ class Retention:
             .order_by(jobs.c.finished_at)
             .limit(_BATCH)
         )
+
+        def remove(connection: Connection) -> list[str]:
+            removal = delete(jobs).where(jobs.c.id.in_(expired)).returning(jobs.c.id)
+            gone = list(connection.execute(removal).scalars())
+            connection.execute(delete(idempotency).where(idempotency.c.job_id.in_(gone)))
+            connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(gone)))
+            return gone
+
         swept = 0
         while True:
-            async with self._database.write() as connection:
-                removal = delete(jobs).where(jobs.c.id.in_(expired)).returning(jobs.c.id)
-                gone = list((await connection.execute(removal)).scalars())
-                await connection.execute(delete(idempotency).where(idempotency.c.job_id.in_(gone)))
-                await connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(gone)))
+            gone = await self._database.write(remove)
             for job_id in gone:
                 await delete_files(self._blobs, job_id)
             swept += len(gone)
@@ -104,29 +109,31 @@ class Retention:
         if self._blobs.direct:
             await self._note_direct_uploads(never_sent, now)
         removal = delete(uploads).where(or_(uploads.c.created_at < oldest, never_sent))
-        async with self._database.write() as connection:
-            gone = list((await connection.execute(removal.returning(uploads.c.blob_key))).scalars())
+        gone = await self._database.write(
+            lambda connection: list(connection.execute(removal.returning(uploads.c.blob_key)).scalars())
+        )
         for blob_key in gone:
             await self._blobs.delete(blob_key)
         return len(gone)
 
     async def _note_direct_uploads(self, never_sent: ColumnElement[bool], now: float) -> None:
         """Nobody tells of files that went straight to the store: they are found there."""
-        async with self._database.read() as connection:
-            query = select(uploads.c.id, uploads.c.blob_key).where(never_sent)
-            tickets = [(row.id, row.blob_key) for row in await connection.execute(query)]
+        query = select(uploads.c.id, uploads.c.blob_key).where(never_sent)
+        tickets = await self._database.read(
+            lambda connection: [(row.id, row.blob_key) for row in connection.execute(query)]
+        )
         for upload_id, blob_key in tickets:
             with suppress(NotFound):
                 received = {"size": await self._blobs.size(blob_key), "received_at": now}
-                async with self._database.write() as connection:
-                    await connection.execute(
-                        update(uploads).where(uploads.c.id == upload_id).values(**received)
-                    )
+                await self._note_received(upload_id, received)
+
+    async def _note_received(self, upload_id: str, received: dict[str, Any]) -> None:
+        noted = update(uploads).where(uploads.c.id == upload_id).values(**received)
+        await self._database.write(lambda connection: connection.execute(noted))
 
     async def _forget_repeats(self, now: float) -> None:
         old = delete(idempotency).where(idempotency.c.created_at <= now - REPEAT_SECONDS)
-        async with self._database.write() as connection:
-            await connection.execute(old)
+        await self._database.write(lambda connection: connection.execute(old))
 
     async def _sweep_orphans(self, now: float) -> int:
         """Files whose job or upload is gone, and results of attempts that lost their claim."""
@@ -153,25 +160,26 @@ class Retention:
 
     async def _without_row(self, owned: dict[str, list[str]], table: Table) -> list[str]:
         orphans: list[str] = []
-        async with self._database.read() as connection:
-            for ids in _batches(owned):
-                rows = await connection.execute(select(table.c.id).where(table.c.id.in_(ids)))
-                known = set(rows.scalars())
-                orphans += [key for owner in ids if owner not in known for key in owned[owner]]
+        for ids in _batches(owned):
+            query = select(table.c.id).where(table.c.id.in_(ids))
+            known = await self._database.read(
+                lambda connection, query=query: set(connection.execute(query).scalars())
+            )
+            orphans += [key for owner in ids if owner not in known for key in owned[owner]]
         return orphans
 
     async def _not_results(self, owned: dict[str, list[str]]) -> list[str]:
         orphans: list[str] = []
-        async with self._database.read() as connection:
-            for ids in _batches(owned):
-                query = select(jobs.c.id, jobs.c.state, jobs.c.outputs).where(jobs.c.id.in_(ids))
-                rows = {row.id: row for row in await connection.execute(query)}
-                for owner in ids:
-                    row = rows.get(owner)
-                    # While the job goes on its newest result may be a moment away from being named.
-                    if row is None or State(row.state).is_terminal:
-                        named = {output["blob_key"] for output in row.outputs} if row else set[str]()
-                        orphans += [key for key in owned[owner] if key not in named]
+        for ids in _batches(owned):
+            query = select(jobs.c.id, jobs.c.state, jobs.c.outputs).where(jobs.c.id.in_(ids))
+            found = await self._database.read(lambda connection, query=query: connection.execute(query).all())
+            rows = {row.id: row for row in found}
+            for owner in ids:
+                row = rows.get(owner)
+                # While the job goes on its newest result may be a moment away from being named.
+                if row is None or State(row.state).is_terminal:
+                    named = {output["blob_key"] for output in row.outputs} if row else set[str]()
+                    orphans += [key for key in owned[owner] if key not in named]
         return orphans
 
 

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from sqlalchemy import ColumnElement, String, literal_column
+
 from enlarger.jobs.job import Job, Key, Output, Scope, State
 
-UNFINISHED = tuple(state.value for state in State if not state.is_terminal)
+# Literals: a list of parameters is written into its statement anew at every use.
+UNFINISHED: tuple[ColumnElement[str], ...] = tuple(
+    literal_column(f"'{state.value}'", String) for state in State if not state.is_terminal
+)
+"""States for `in_`."""
 
 _KEY_FIELDS = tuple(spec.name for spec in fields(Key))
 

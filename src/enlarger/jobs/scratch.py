@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -20,11 +21,11 @@ class Scratch:
     @asynccontextmanager
     async def folder(self) -> AsyncGenerator[Path]:
         """A new folder, removed at exit."""
-        folder, lock = self._locked()
+        folder, lock = await asyncio.to_thread(self._locked)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder)
+            await asyncio.to_thread(shutil.rmtree, folder)
             os.close(lock)
 
     def clear(self) -> None:

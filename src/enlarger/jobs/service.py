@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from enlarger.engine.networks.cards import models
+from enlarger.engine.networks.catalogue import MODELS
 from enlarger.engine.options import Options
-from enlarger.errors import EnlargerError, Forbidden, InvalidOption, NotFound, Unauthorized
-from enlarger.jobs.admission import Limits, Repeat, fingerprint, network_of
+from enlarger.errors import EnlargerError, Forbidden, InvalidOption, NotFound, Overloaded, Unauthorized
+from enlarger.jobs.admission import Limits, Repeat, network_of, repeat_of
 from enlarger.jobs.blobs import Blobs, delete_files
 from enlarger.jobs.changes import Change, Changes, StatusChanged, next_change, status_changed
 from enlarger.jobs.files import Files, ServedFile
@@ -20,6 +21,7 @@ from enlarger.jobs.history import DAY_SECONDS, MAX_PAGE_SIZE, Asked, Used
 from enlarger.jobs.intake import Intake
 from enlarger.jobs.job import Job, Key, Output, Scope
 from enlarger.jobs.keys import secret_hash
+from enlarger.jobs.limits import AtOnce
 from enlarger.jobs.line import Line, Standing
 from enlarger.jobs.preflight import Planner, Preflight
 from enlarger.jobs.queue import Queue
@@ -30,8 +32,10 @@ from enlarger.settings import Settings
 
 _POLL_SECONDS = 1.0
 """How often the store is asked while waiting: a change made by another process makes no sound here."""
-_MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 _MAX_DELETED_AT_ONCE = 1000
+_MAX_AT_ONCE = 200
+"""Checks of keys, and submits. More would only wait for each other, in the end longer than their clients do."""
+_REFUSING_SECONDS = 60.0
 
 
 class Service:
@@ -62,6 +66,9 @@ class Service:
         self._new_id = new_id
         self._link_secret = link_secret
         self._changes = changes or Changes()
+        self._checks = AtOnce(_MAX_AT_ONCE, "checks of API keys")
+        self._submits = AtOnce(_MAX_AT_ONCE, "submits")
+        self._refusing_until = float("-inf")
         self._line = Line(store, clock)
         self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
         self._preflight = Preflight(planner, blobs, fetch_limits(settings))
@@ -80,8 +87,9 @@ class Service:
     # Keys
 
     async def authenticate(self, secret: str) -> Key:
-        """The key of a secret. Raises Unauthorized when it is unknown, revoked or expired."""
-        return self._valid(await self._store.key_by_hash(secret_hash(secret)))
+        """The key of a secret. Raises Unauthorized when it is unknown, revoked or expired; Overloaded."""
+        with self._checks.one():
+            return self._valid(await self._store.key_by_hash(secret_hash(secret)))
 
     def require(self, key: Key, *scopes: Scope) -> None:
         """Raises Forbidden when the key has none of the scopes."""
@@ -114,29 +122,31 @@ class Service:
         """
         self.require(key, Scope.SUBMIT)
         check_model(options.model, self._settings.weights_dir)
-        values = asdict(options)
-        request = [model, image, values, webhook_url, base64_output]
-        repeat = _repeat(idempotency_key, request) if idempotency_key else None
-        if repeat and (found := await self._store.earlier(key, repeat, self._clock())):
-            return found
-        source = await self._intake.read(image)
-        if isinstance(source, InlineSource):
-            echo = {**echo, "image": f"(inline picture, {len(source.data)} bytes)"}
         job = Job(
             id=self._new_id(),
             key_id=key.id,
             model=model,
             input=echo,
-            options=values,
+            options={spec.name: getattr(options, spec.name) for spec in fields(options)},
             webhook_url=webhook_url,
             base64_output=base64_output,
             created_at=self._clock(),
         )
-        return await self._admitted(job, key, source, repeat)
+        with self._submits.one():
+            repeat = (
+                await asyncio.to_thread(repeat_of, idempotency_key, job, image) if idempotency_key else None
+            )
+            if repeat and (found := await self._store.earlier(key, repeat, self._clock())):
+                return found
+            source = await self._intake.read(image)
+            if isinstance(source, InlineSource):
+                job = replace(job, input={**echo, "image": f"(inline picture, {len(source.data)} bytes)"})
+            return await self._admitted(job, key, source, repeat)
 
     async def poll(self, secret: str, job_id: str) -> Job:
-        """`authenticate` and `get` in one query. Raises Unauthorized, Forbidden, NotFound."""
-        key, job = await self._store.poll(secret_hash(secret), job_id)
+        """`authenticate` and `get` in one query. Raises Unauthorized, Forbidden, NotFound, Overloaded."""
+        with self._checks.one():
+            key, job = await self._store.poll(secret_hash(secret), job_id)
         self.require(self._valid(key), Scope.READ)
         return _found(job, job_id)
 
@@ -146,26 +156,26 @@ class Service:
         return _found(await self._store.get(job_id, key.id), job_id)
 
     async def wait(self, key: Key, job_id: str, seconds: float) -> Job:
-        """The job as soon as it has ended, or as it stands after `seconds`. Raises as `get`."""
+        """The job as soon as it has ended, or as it stands after `seconds` or at `let_go`. Raises as `get`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         with self._changes.listening(job_id) as changes:
             while True:
                 job = await self.get(key, job_id)
                 left = deadline - loop.time()
-                if job.state.is_terminal or left <= 0:
+                if job.state.is_terminal or left <= 0 or self._changes.ending:
                     return job
                 await status_changed(changes, min(left, _POLL_SECONDS))
 
     async def events(self, key: Key, job_id: str) -> AsyncGenerator[Job | Change]:
         """The job as it stands, then every tile (TileDone) and the job again whenever its row has changed.
 
-        Ends after the job in its terminal state, or when it is deleted. Raises NotFound as `get`.
+        Ends after the job in its terminal state, when it is deleted, or at `let_go`. Raises NotFound as `get`.
         """
         with self._changes.listening(job_id) as changes:
             job = await self.get(key, job_id)
             yield job
-            while not job.state.is_terminal:
+            while not (job.state.is_terminal or self._changes.ending):
                 change = await next_change(changes, _POLL_SECONDS)
                 if not isinstance(change, StatusChanged):
                     yield change
@@ -175,6 +185,10 @@ class Service:
                     return
                 if latest != job:
                     yield (job := latest)
+
+    def let_go(self) -> None:
+        """Let `wait` and `events` wait no longer: the server ends."""
+        self._changes.end()
 
     async def history(
         self,
@@ -282,28 +296,22 @@ class Service:
         if isinstance(source, UrlSource):
             job = replace(job, source_url=source.url)
         else:
-            # Asked before the bytes are written, too: whoever may not submit shall not keep the disk busy.
-            await self._store.check_admission(key, network_of(job.options), limits, self._clock())
+            if self._clock() < self._refusing_until:
+                await self._store.check_admission(key, network_of(job.options), limits, self._clock())
             job = replace(job, source_blob=await self._intake.store(job.id, source))
         try:
             admitted = await self._store.admit(job, key, limits, repeat, self._clock())
-        except EnlargerError:
+        except EnlargerError as error:
             await delete_files(self._blobs, job.id)
+            if isinstance(error, Overloaded):
+                # From now on it is asked before the bytes are written: refused submits shall not keep the disk busy.
+                self._refusing_until = self._clock() + _REFUSING_SECONDS
             raise
         if admitted.id != job.id:
             await delete_files(self._blobs, job.id)
             return admitted
         await self._queue.enqueue(job.id)
         return admitted
-
-
-def _repeat(idempotency_key: str, request: list[Any]) -> Repeat:
-    if len(idempotency_key) > _MAX_IDEMPOTENCY_KEY_CHARACTERS:
-        raise InvalidOption(
-            f"Idempotency-Key must have at most {_MAX_IDEMPOTENCY_KEY_CHARACTERS} characters",
-            "Idempotency-Key",
-        )
-    return Repeat(idempotency_key, fingerprint(request))
 
 
 def _found(job: Job | None, job_id: str) -> Job:
@@ -314,6 +322,8 @@ def _found(job: Job | None, job_id: str) -> Job:
 
 def check_model(name: str, weights_dir: Path | None) -> None:
     """Raises InvalidOption for a name of no model. Whether its weights are here shows when the job runs."""
-    known = models(weights_dir)
-    if name != "auto" and name not in known:
+    if name == "auto" or name in MODELS:
+        return
+    known = models(weights_dir)  # looks at the disk
+    if name not in known:
         raise InvalidOption(f"model must be one of {', '.join(known)} or auto, not {name!r}", "model")

@@ -9,32 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Select, Update, bindparam, case, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Executable, Select, delete, func, insert, select, update
 
-from enlarger.jobs import admission, fairness, history, tables
+from enlarger.jobs import admission, history, statements, tables
 from enlarger.jobs.admission import Limits, Repeat
-from enlarger.jobs.database import Database, insert_or_update
+from enlarger.jobs.database import LONG_PATIENCE_SECONDS, Database
 from enlarger.jobs.history import Asked, Used
 from enlarger.jobs.job import Job, Key, Output, State
-from enlarger.jobs.rows import UNFINISHED, columns_of_job, columns_of_key, job_of, key_of
+from enlarger.jobs.rows import columns_of_job, columns_of_key, job_of, key_of
+from enlarger.jobs.writer import Work
 
-_OLD_PACE_WEIGHT = 0.8
-
-
-def _poll() -> Select[*tuple[Any, ...]]:
-    mine = (tables.jobs.c.key_id == tables.keys.c.id) & (tables.jobs.c.id == bindparam("job_id"))
-    return (
-        select(tables.keys, *(column.label(f"job_{column.name}") for column in tables.jobs.c))
-        .select_from(tables.keys.outerjoin(tables.jobs, mine))
-        .where(tables.keys.c.secret_sha256 == bindparam("secret_sha256"))
-    )
-
-
-_POLL = _poll()
-"""Built once: nothing is asked more often."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +58,25 @@ class Store:
 
     async def earlier(self, key: Key, repeat: Repeat, now: float) -> Job | None:
         """The job that this submit would repeat. Raises IdempotencyConflict."""
-        async with self.database.read() as connection:
-            return await admission.earlier(connection, key, repeat, now)
+        return await self.database.read(lambda connection: admission.earlier(connection, key, repeat, now))
 
     async def check_admission(self, key: Key, network: str, limits: Limits, now: float) -> None:
         """Raises RateLimited or Overloaded if `admit` would, without taking anything."""
-        async with self.database.read() as connection:
-            admission.check(key, await admission.outlook(connection, key, network), limits, now)
+        seen = await self.database.read(lambda connection: admission.outlook(connection, key, network))
+        admission.check(key, seen, limits, now)
 
     async def admit(self, job: Job, key: Key, limits: Limits, repeat: Repeat | None, now: float) -> Job:
         """Record a new job, durable when it returns; or the job that an earlier submit made under `repeat`.
 
         Raises IdempotencyConflict, RateLimited, Overloaded.
         """
-        async with self.database.write() as connection:
-            return await admission.admit(connection, job, key, limits, repeat, now)
+        return await self.database.write(
+            lambda connection: admission.admit(connection, job, key, limits, repeat, now)
+        )
 
     async def add(self, job: Job) -> None:
         """Record a new job as it is, whatever the limits; durable when it returns."""
-        async with self.database.write() as connection:
-            await connection.execute(insert(tables.jobs).values(**columns_of_job(job)))
+        await self.database.write(lambda connection: connection.execute(statements.ADD, columns_of_job(job)))
 
     async def get(self, job_id: str, key_id: str | None = None) -> Job | None:
         """The job, or None when there is none or it is not the key's. `key_id` None: of any key."""
@@ -101,13 +87,16 @@ class Store:
 
     async def poll(self, secret_sha256: str, job_id: str) -> tuple[Key | None, Job | None]:
         """The key with this hash and, if it is the key's, the job: all a poll needs, in one query."""
-        async with self.database.read() as connection:
-            rows = await connection.execute(_POLL, {"secret_sha256": secret_sha256, "job_id": job_id})
-            row = rows.mappings().one_or_none()
-        if row is None:
-            return None, None
-        job = {column.name: row[f"job_{column.name}"] for column in tables.jobs.c}
-        return key_of(row), job_of(job) if job["id"] is not None else None
+
+        def poll(connection: Connection) -> tuple[Key | None, Job | None]:
+            asked = {"secret_sha256": secret_sha256, "job_id": job_id}
+            row = connection.execute(statements.POLL, asked).mappings().one_or_none()
+            if row is None:
+                return None, None
+            job = {column.name: row[f"job_{column.name}"] for column in tables.jobs.c}
+            return key_of(row), job_of(job) if job["id"] is not None else None
+
+        return await self.database.read(poll)
 
     async def history(self, key_id: str, asked: Asked, page: int, page_size: int) -> list[Job]:
         """Jobs of the key, newest first; `page` counts from 1."""
@@ -115,30 +104,29 @@ class Store:
 
     async def used(self, key_id: str, first_day: int, last_day: int) -> list[Used]:
         """What the key has used, by day (since 1970, UTC) and model."""
-        async with self.database.read() as connection:
-            rows = await connection.execute(history.used_of(key_id, first_day, last_day))
-            return [Used(**row) for row in rows.mappings()]
+        query = history.used_of(key_id, first_day, last_day)
+        return await self.database.read(
+            lambda connection: [Used(**row) for row in connection.execute(query).mappings()]
+        )
 
     async def unfinished(self) -> list[str]:
         """The tickets of the jobs that are not in a terminal state, oldest job first."""
-        ticket = case((tables.jobs.c.ticket == "", tables.jobs.c.id), else_=tables.jobs.c.ticket)
-        query = select(ticket).where(_is_unfinished()).order_by(tables.jobs.c.created_at)
-        async with self.database.read() as connection:
-            return list((await connection.execute(query)).scalars())
+        return await self.database.read(
+            lambda connection: list(connection.execute(statements.TICKETS).scalars())
+        )
 
     async def count_unfinished(self) -> int:
-        query = select(func.count()).select_from(tables.jobs).where(_is_unfinished())
-        async with self.database.read() as connection:
-            return (await connection.execute(query)).scalar_one()
+        query = select(func.count()).select_from(tables.jobs).where(statements.IS_UNFINISHED)
+        return await self.database.read(lambda connection: connection.execute(query).scalar_one())
 
     async def line(self) -> list[Waiting]:
         """Every unfinished job, in the order in which they will be served."""
-        c = tables.jobs.c
-        query = select(c.id, c.state, (c.cost_seconds * (1.0 - c.progress)).label("remaining"))
-        in_order = query.where(_is_unfinished()).order_by(c.state.desc(), *fairness.ORDER)
-        async with self.database.read() as connection:
-            rows = await connection.execute(in_order)
+
+        def line(connection: Connection) -> list[Waiting]:
+            rows = connection.execute(statements.LINE)
             return [Waiting(row.id, row.state == State.PROCESSING.value, row.remaining) for row in rows]
+
+        return await self.database.read(line)
 
     # Jobs: the worker's part
 
@@ -147,45 +135,38 @@ class Store:
 
         None when there is none, or all that wait belong to keys with as much in work as they may have.
         """
-        async with self.database.write() as connection:
-            c = tables.jobs.c
-            bound = case((c.ticket == "", c.id), else_=c.ticket) == ticket
-            mine = (
-                c.id
-                == select(c.id).where(c.state == State.PROCESSING.value, bound).limit(1).scalar_subquery()
-            )
-            for chosen in (mine, c.id == fairness.fairest()):
-                values = {
-                    "state": State.PROCESSING.value,
-                    "epoch": c.epoch + 1,
-                    "started_at": func.coalesce(c.started_at, now),
-                    "ticket": ticket,
-                }
-                statement = update(tables.jobs).where(chosen).values(**values).returning(*c)
-                if row := (await connection.execute(statement)).mappings().one_or_none():
+
+        def claim(connection: Connection) -> Job | None:
+            asked = {"hand_ticket": ticket, "now": now}
+            for statement in (statements.CLAIM_AGAIN, statements.CLAIM_FAIREST):
+                if row := connection.execute(statement, asked).mappings().one_or_none():
                     return job_of(row)
-        return None
+            return None
+
+        return await self._worked(claim)
 
     async def start_compute(self, job: Job) -> int:
         """Count one more start of the computation; the new count, or 0 when the claim is lost."""
-        starts = tables.jobs.c.compute_starts
-        statement = _claimed(job).values(compute_starts=starts + 1, progress=0.0).returning(starts)
-        async with self.database.write() as connection:
-            return (await connection.execute(statement)).scalar_one_or_none() or 0
+        starts = await self._worked(
+            lambda connection: connection.execute(
+                statements.START_COMPUTE, _claimed(job)
+            ).scalar_one_or_none()
+        )
+        return starts or 0
 
     async def set_source_blob(self, job: Job, key: str) -> bool:
         """Note where the fetched picture lies; False when the claim is lost."""
-        return await self._changed(_claimed(job).values(source_blob=key))
+        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | {"source_blob": key})
 
     async def set_progress(self, job: Job, fraction: float) -> bool:
         """Note how much of the computation is done, 0 to 1; False when the claim is lost."""
-        return await self._changed(_claimed(job).values(progress=fraction))
+        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | {"progress": fraction})
 
     async def is_claimed(self, job: Job) -> bool:
         """Whether `job` is still the newest claim of a job that goes on."""
-        query = select(func.count()).select_from(tables.jobs).where(*_claim(job))
-        async with self.database.read() as connection:
-            return (await connection.execute(query)).scalar_one() == 1
+        return await self.database.read(
+            lambda connection: connection.execute(statements.IS_CLAIMED, _claimed(job)).scalar_one() == 1
+        )
 
     async def finish(
         self,
@@ -208,11 +189,15 @@ class Store:
             "finished_at": now,
             "progress": 1.0,
         }
-        async with self.database.write() as connection:
-            ended = await _end(connection, _claimed(job).values(**values), now)
+
+        def finish(connection: Connection) -> Job | None:
+            ended = _end(connection, statements.END_CLAIMED, _claimed(job) | values, now)
             if ended and device_seconds is not None:
-                await _pace(connection, admission.network_of(job.options), device_seconds)
-        return self._told(ended) is not None
+                pace = {"network": admission.network_of(job.options), "seconds": device_seconds}
+                connection.execute(statements.KEEP_PACE[connection.dialect.name], pace)
+            return ended
+
+        return self._told(await self._worked(finish)) is not None
 
     async def fail(self, job: Job, code: str, message: str, now: float) -> bool:
         """End the job with an error of `enlarger.errors`; False as for `finish`."""
@@ -222,65 +207,73 @@ class Store:
             "error_message": message,
             "finished_at": now,
         }
-        async with self.database.write() as connection:
-            ended = await _end(connection, _claimed(job).values(**values), now)
+        ended = await self._worked(
+            lambda connection: _end(connection, statements.END_CLAIMED, _claimed(job) | values, now)
+        )
         return self._told(ended) is not None
 
     # Jobs: the owner's part
 
     async def cancel(self, job_id: str, key_id: str, now: float) -> Job | None:
         """End the job of the key, if it goes on; the cancelled job, or None when there was nothing to end."""
-        mine = update(tables.jobs).where(
-            tables.jobs.c.id == job_id, tables.jobs.c.key_id == key_id, _is_unfinished()
+        mine = {"job_id": job_id, "owner_id": key_id}
+        values = {"state": State.CANCELLED.value, "finished_at": now}
+        return self._told(
+            await self.database.write(
+                lambda connection: _end(connection, statements.END_OWN, mine | values, now)
+            )
         )
-        async with self.database.write() as connection:
-            ended = await _end(connection, mine.values(state=State.CANCELLED.value, finished_at=now), now)
-        return self._told(ended)
 
     async def delete(self, job_ids: Collection[str], key_id: str) -> list[str]:
         """Remove jobs of the key, in whatever state; the ids of those there were."""
         c = tables.jobs.c
         removal = delete(tables.jobs).where(c.key_id == key_id, c.id.in_(job_ids)).returning(c.id)
-        async with self.database.write() as connection:
-            gone = list((await connection.execute(removal)).scalars())
+
+        def remove(connection: Connection) -> list[str]:
+            gone = list(connection.execute(removal).scalars())
             repeats = tables.idempotency
-            await connection.execute(delete(repeats).where(repeats.c.job_id.in_(gone)))
-        return gone
+            connection.execute(delete(repeats).where(repeats.c.job_id.in_(gone)))
+            return gone
+
+        return await self.database.write(remove)
 
     # Keys and secrets
 
     async def add_key(self, key: Key, secret_sha256: str) -> None:
-        async with self.database.write() as connection:
-            values = columns_of_key(key) | {"secret_sha256": secret_sha256}
-            await connection.execute(insert(tables.keys).values(**values))
+        values = columns_of_key(key) | {"secret_sha256": secret_sha256}
+        await self.database.write(lambda connection: connection.execute(insert(tables.keys), values))
 
     async def key_by_hash(self, secret_sha256: str) -> Key | None:
         """The key with this hash of its secret, revoked or not."""
-        async with self.database.read() as connection:
-            query = select(tables.keys).where(tables.keys.c.secret_sha256 == secret_sha256)
-            row = (await connection.execute(query)).mappings().one_or_none()
+        asked = {"secret_sha256": secret_sha256}
+        row = await self.database.read(
+            lambda connection: connection.execute(statements.KEY_OF_HASH, asked).mappings().one_or_none()
+        )
         return key_of(row) if row else None
 
     async def keys(self) -> list[Key]:
         """Every key, oldest first, revoked ones included."""
-        async with self.database.read() as connection:
-            rows = await connection.execute(select(tables.keys).order_by(tables.keys.c.created_at))
-            return [key_of(row) for row in rows.mappings()]
+        query = select(tables.keys).order_by(tables.keys.c.created_at)
+        return await self.database.read(
+            lambda connection: [key_of(row) for row in connection.execute(query).mappings()]
+        )
 
     async def revoke_key(self, key_id: str, now: float) -> bool:
         """End a key; False when there is no such key or it was revoked before."""
         alive = update(tables.keys).where(tables.keys.c.id == key_id, tables.keys.c.revoked_at.is_(None))
-        return await self._changed(alive.values(revoked_at=now))
+        return await self._changed(alive, {"revoked_at": now})
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         """The secret kept under `name`; the first caller's `fresh` becomes it."""
-        async with self.database.write() as connection:
+
+        def secret(connection: Connection) -> bytes:
             query = select(tables.meta.c.value).where(tables.meta.c.name == name)
-            found = (await connection.execute(query)).scalar_one_or_none()
-            if found is not None:
-                return found
-            await connection.execute(insert(tables.meta).values(name=name, value=fresh))
-            return fresh
+            found: bytes | None = connection.execute(query).scalar_one_or_none()
+            if found is None:
+                connection.execute(insert(tables.meta), {"name": name, "value": fresh})
+            return fresh if found is None else found
+
+        return await self.database.write(secret)
 
     def _told(self, ended: Job | None) -> Job | None:
         if ended is not None:
@@ -288,44 +281,32 @@ class Store:
         return ended
 
     async def _jobs(self, query: Select[Any]) -> list[Job]:
-        async with self.database.read() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+        return await self.database.read(
+            lambda connection: [job_of(row) for row in connection.execute(query).mappings()]
+        )
 
-    async def _changed(self, statement: Update) -> bool:
-        async with self.database.write() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+    async def _worked(self, work: Work[T]) -> T:
+        """A write of the worker's, which waits longer: what it has computed would be lost."""
+        return await self.database.write(work, patience_seconds=LONG_PATIENCE_SECONDS)
+
+    async def _changed(self, statement: Executable, values: dict[str, Any]) -> bool:
+        return await self._worked(lambda connection: connection.execute(statement, values).rowcount == 1)
 
 
 def _unheard(_job: Job) -> None:
     """Nobody listens."""
 
 
-def _is_unfinished() -> Any:
-    return tables.jobs.c.state.in_(UNFINISHED)
+def _claimed(job: Job) -> dict[str, Any]:
+    """The parameters of a statement on a claim."""
+    return {"job_id": job.id, "job_epoch": job.epoch}
 
 
-def _claim(job: Job) -> tuple[Any, ...]:
-    """True of the row only while `job` is its newest claim and goes on."""
-    c = tables.jobs.c
-    return c.id == job.id, c.epoch == job.epoch, c.state == State.PROCESSING.value
-
-
-def _claimed(job: Job) -> Update:
-    return update(tables.jobs).where(*_claim(job))
-
-
-async def _end(connection: AsyncConnection, statement: Update, now: float) -> Job | None:
+def _end(connection: Connection, statement: Executable, values: dict[str, Any], now: float) -> Job | None:
     """Run an update that ends a job, and record the end; the job, or None when the update reached no row."""
-    row = (await connection.execute(statement.returning(*tables.jobs.c))).mappings().one_or_none()
+    row = connection.execute(statement, values).mappings().one_or_none()
     if row is None:
         return None
     job = job_of(row)
-    await history.record_end(connection, job, now)
+    history.record_end(connection, job, now)
     return job
-
-
-async def _pace(connection: AsyncConnection, network: str, seconds: float) -> None:
-    mean = tables.paces.c.seconds * _OLD_PACE_WEIGHT + seconds * (1 - _OLD_PACE_WEIGHT)
-    await insert_or_update(
-        connection, tables.paces, {"network": network, "seconds": seconds}, {"seconds": mean}
-    )

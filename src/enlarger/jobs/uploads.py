@@ -26,6 +26,7 @@ _DIRECT_SECONDS = 3600.0
 """How much longer than its permission an upload straight to the store may take."""
 _SAME = {"jpeg": "jpg", "tif": "tiff", "heif": "heic"}
 _UNKNOWN = "bin"
+_ADD = insert(uploads)
 _WRITE_BYTES = 1 << 20
 """Chunks of the network are small; one trip to a thread for each would cost more than the write."""
 
@@ -99,8 +100,7 @@ class Uploads:
             # What was begun in time may arrive later, and only the store sees it.
             expires_at=now + life + (_DIRECT_SECONDS if direct else 0.0),
         )
-        async with self._database.write() as connection:
-            await connection.execute(insert(uploads).values(**asdict(upload)))
+        await self._database.write(lambda connection: connection.execute(_ADD, asdict(upload)))
         token = links.sign(self._secret, _subject(upload_id), int(upload.expires_at))
         return Ticket(upload, f"{upload_id}.{token}", direct)
 
@@ -124,8 +124,9 @@ class Uploads:
             await self._blobs.create_file(upload.blob_key, path)
         received = {"size": size, "received_at": self._clock()}
         statement = update(uploads).where(uploads.c.id == upload.id).values(**received).returning(*uploads.c)
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).mappings().one_or_none()
+        row = await self._database.write(
+            lambda connection: connection.execute(statement).mappings().one_or_none()
+        )
         if row is None:
             # Its time ran out while it was being sent, and the sweep has taken the ticket away.
             await self._blobs.delete(upload.blob_key)
@@ -136,9 +137,8 @@ class Uploads:
         upload_id, _, signed = token.partition(".")
         if not links.verify(self._secret, _subject(upload_id), signed, self._clock()):
             raise _no_ticket()
-        async with self._database.read() as connection:
-            query = select(uploads).where(uploads.c.id == upload_id)
-            row = (await connection.execute(query)).mappings().one_or_none()
+        query = select(uploads).where(uploads.c.id == upload_id)
+        row = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
         if row is None:
             raise _no_ticket()
         upload = Upload(**row)
