@@ -1,0 +1,146 @@
+// The plain C interface: checks what it is given, asks the processor and the system, and lets no exception out.
+
+#include <memory>
+#include <new>
+
+#include "kernel.h"
+#include "work.hpp"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+using enlarger::Net;
+using enlarger::Work;
+
+struct enlarger_net {
+    Net net;
+};
+
+struct enlarger_work {
+    Work work;
+};
+
+namespace {
+
+#if defined(__x86_64__) && defined(__linux__)
+
+bool bit(unsigned value, int index) { return value >> index & 1; }
+
+// AMX with bf16 and the parts of AVX-512 that the kernel is compiled for (Intel SDM, CPUID leaf 7).
+bool has_instructions() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) || !bit(c, 27)) return false;  // OSXSAVE: xgetbv exists
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const bool tiles = bit(d, 22) && bit(d, 24);  // amx-bf16, amx-tile
+    const bool vectors = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // f, dq, bw, vl
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
+    if (!tiles || !vectors || !bit(a, 5)) return false;  // avx512_bf16
+    unsigned low, high;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const unsigned vector_state = 0xe6, tile_state = 3u << 17;  // registers that the system saves
+    return (low & vector_state) == vector_state && (low & tile_state) == tile_state;
+}
+
+// Linux gives the tile registers, 8 KB to save at every switch, only to processes that ask (kernel docs: x86/xstate).
+bool may_use_tiles() {
+    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+#else
+
+bool has_instructions() { return false; }
+bool may_use_tiles() { return false; }
+
+#endif
+
+bool cuts_are_good(const int32_t *cuts, int blocks, int length, int smallest) {
+    if (blocks < 1 || length < 1 || cuts[0] != 0 || cuts[blocks] != length) return false;
+    for (int index = 0; index < blocks; ++index)
+        if (cuts[index + 1] - cuts[index] < (blocks > 1 ? smallest : 1)) return false;
+    return true;
+}
+
+bool is_good(const enlarger_window &window) {
+    const enlarger_sink &sink = window.sink;
+    const int scale = window.to_pixels ? enlarger::TAIL_SCALE : 1;
+    const bool fits = sink.top >= 0 && sink.left >= 0 && sink.height >= 0 && sink.width >= 0 &&
+                      sink.top + sink.height <= scale * window.height &&
+                      sink.left + sink.width <= scale * window.width;
+    const bool known = sink.kind == ENLARGER_F32 || (window.to_pixels && (sink.kind == ENLARGER_U8 || sink.kind == ENLARGER_U16));
+    return fits && known && window.threads >= 1 && window.input && sink.samples &&
+           cuts_are_good(window.row_cuts, window.row_blocks, window.height, ENLARGER_SMALLEST_ROWS) &&
+           cuts_are_good(window.column_cuts, window.column_blocks, window.width, ENLARGER_SMALLEST_COLUMNS);
+}
+
+static_assert(ENLARGER_SMALLEST_ROWS >= enlarger::HALO);
+static_assert(ENLARGER_SMALLEST_COLUMNS >= enlarger::HALO + enlarger::TILE_PIXELS - 1);
+
+}  // namespace
+
+extern "C" {
+
+int enlarger_kernel_interface(void) { return ENLARGER_KERNEL_INTERFACE; }
+
+int enlarger_tiles_state(int tiles) {
+    if (tiles == ENLARGER_PORTABLE) return ENLARGER_USABLE;
+    if (!enlarger::compute_amx) return ENLARGER_NOT_BUILT;
+    if (!has_instructions()) return ENLARGER_NO_SUCH_CPU;
+    return may_use_tiles() ? ENLARGER_USABLE : ENLARGER_NOT_ALLOWED;
+}
+
+int enlarger_net_pack(
+    enlarger_net **net, int32_t features, int32_t blocks, int32_t unshuffle, const float *const *tensors) {
+    const bool folds = unshuffle == 1 || unshuffle == 2 || unshuffle == 4;
+    if (features < enlarger::CHUNK || features % enlarger::CHUNK || blocks < 1 || !folds) return ENLARGER_BAD_ARGUMENT;
+    try {
+        auto made = std::make_unique<enlarger_net>();
+        made->net.features = features, made->net.blocks = blocks, made->net.unshuffle = unshuffle;
+        pack(made->net, tensors);
+        *net = made.release();
+        return ENLARGER_DONE;
+    } catch (const std::bad_alloc &) {
+        return ENLARGER_NO_MEMORY;
+    }
+}
+
+void enlarger_net_free(enlarger_net *net) { delete net; }
+
+int enlarger_work_start(enlarger_work **work, const enlarger_net *net, int tiles, const enlarger_window *window) {
+    const auto compute = tiles == ENLARGER_AMX ? enlarger::compute_amx : enlarger::compute_portable;
+    if (!compute || !is_good(*window)) return ENLARGER_BAD_ARGUMENT;
+    try {
+        std::unique_ptr<enlarger_work> made(new enlarger_work{{net->net, *window}});
+        if (!made->work.start(compute)) return ENLARGER_NO_MEMORY;
+        *work = made.release();
+        return ENLARGER_DONE;
+    } catch (const std::bad_alloc &) {
+        return ENLARGER_NO_MEMORY;
+    }
+}
+
+int enlarger_work_wait(enlarger_work *work, int32_t milliseconds, double *share) {
+    bool has_ended = false;
+    *share = work->work.team.wait(std::chrono::milliseconds(milliseconds), has_ended);
+    return has_ended ? ENLARGER_DONE : ENLARGER_RUNNING;
+}
+
+int enlarger_work_end(enlarger_work *work) {
+    work->work.is_cancelled = true;
+    work->work.team.cancel();
+    const bool is_finite = work->work.is_finite;
+    delete work;
+    return is_finite;
+}
+
+int64_t enlarger_work_bytes(const enlarger_net *net, const enlarger_window *window) {
+    int widest = 0;
+    for (int index = 0; index < window->column_blocks; ++index)
+        widest = std::max(widest, window->column_cuts[index + 1] - window->column_cuts[index]);
+    return int64_t(bytes_of(net->net, *window, widest));
+}
+
+}
