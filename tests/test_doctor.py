@@ -14,9 +14,18 @@ from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS
 def test_a_healthy_machine_gets_a_good_line_for_every_subject(tmp_path: Path) -> None:
     found = {finding.subject: finding for finding in findings(weights_dir=tmp_path)}
     assert [subject for subject, finding in found.items() if not finding.is_good] == []
-    assert {"cpu", "cores", "memory", "device cuda:0", "device cpu", "chosen", "sandbox", *MODELS} <= set(
-        found
-    )
+    assert {
+        "cpu",
+        "cores",
+        "memory",
+        "device cuda:0",
+        "device cpu",
+        "chosen",
+        "native kernel",
+        "sandbox",
+        *MODELS,
+    } <= set(found)
+    assert found["native kernel"].text.startswith(("not used: ", "computes RRDBNet models"))
     assert "self-test off by" in found[DEFAULT_MODEL].text
     assert "models pull RealESRGAN_x2plus" in found["RealESRGAN_x2plus"].text
 

@@ -6,13 +6,15 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from enlarger.engine import machine, safety, selftest
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
 from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models, place
-from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision, open_runtime
+from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision
+from enlarger.engine.runtime.choice import Runtimes, why_not_native
 from enlarger.engine.sandbox import sandbox_state
 from enlarger.errors import EnlargerError
 
@@ -36,19 +38,20 @@ def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[
         yield Finding(f"device {name}", seen.text if seen.is_usable else f"none: {seen.text}")
     try:
         chosen = machine.choose_device(device)
-        runtime = open_runtime(chosen.runtime, chosen.name)
-        precision = choose_precision(runtime, "auto")
+        runtimes = Runtimes(chosen)
+        precision = choose_precision(runtimes.own, "auto")
     except EnlargerError as error:
         yield Finding("chosen", error.message, is_good=False)
         return
     yield Finding("chosen", f"{chosen.name}: {chosen.reason}")
     yield Finding("runtimes", f"{chosen.runtime} of {', '.join(map(_versioned, RUNTIMES))}")
-    yield Finding("precision", f"{precision}: {_reason(runtime, precision, chosen.name)}")
+    yield Finding("native kernel", _native(chosen.name))
+    yield Finding("precision", f"{precision}: {_reason(runtimes.own, precision, chosen.name)}")
     yield Finding("sandbox", sandbox_state())
     yield Finding("nsfw check", _safety())
     yield Finding("weights", str(folder))
     for spec in models(folder).values():
-        yield _model(spec, runtime, precision, folder)
+        yield _model(spec, runtimes, precision, folder)
 
 
 def _limits() -> Iterator[Finding]:
@@ -63,14 +66,14 @@ def _limits() -> Iterator[Finding]:
         yield Finding("memory", f"{memory.value / 2**30:.1f} GiB free, by {memory.by}")
 
 
-def _model(spec: ModelSpec, runtime: Runtime, precision: str, weights_dir: Path) -> Finding:
+def _model(spec: ModelSpec, runtimes: Runtimes, precision: str, weights_dir: Path) -> Finding:
     # Only the default model must be there; others are pulled by those who want them.
     if spec.name != DEFAULT_MODEL and not is_present(spec, weights_dir):
         return Finding(spec.name, f"not on this machine; get it with: enlarger models pull {spec.name}")
     try:
         loaded = load_weights(spec, weights_dir)
         net = ARCHITECTURES[spec.net]
-        session = runtime.open_session(
+        session = runtimes.open_session(
             net, spec.hyper, loaded.tensors, precision=precision, threads=machine.default_threads()
         )
         if spec.name in selftest.EXPECTED and place(spec) == "package":
@@ -84,11 +87,19 @@ def _model(spec: ModelSpec, runtime: Runtime, precision: str, weights_dir: Path)
     return Finding(spec.name, told, is_good=off <= limit)
 
 
+def _native(device: str) -> str:
+    reason = why_not_native(device)
+    return f"not used: {reason}" if reason else "computes RRDBNet models in bf16, OpenVINO the rest"
+
+
 def _versioned(runtime: str) -> str:
+    row = RUNTIMES[runtime]
+    if find_spec(row.package) is None:
+        return f"{runtime} (not installed: {row.install})"
     try:
-        return f"{runtime} {version(RUNTIMES[runtime].package)}"
+        return f"{runtime} {version(row.package)}"
     except PackageNotFoundError:
-        return f"{runtime} (not installed: {RUNTIMES[runtime].install})"
+        return runtime  # a part of this package
 
 
 def _reason(runtime: Runtime, precision: str, device: str) -> str:

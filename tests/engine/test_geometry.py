@@ -17,7 +17,7 @@ from enlarger.engine.geometry import (
     strips,
     target_size,
 )
-from enlarger.engine.pipeline import MAX_TILE_PIXELS
+from enlarger.engine.plan import MAX_TILE_PIXELS
 
 LENGTHS = st.integers(1, 3000)
 SIZES = st.builds(Size, LENGTHS, LENGTHS)

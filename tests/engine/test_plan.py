@@ -23,6 +23,7 @@ def plan(
     gflops: float = 100.0,
     present: tuple[str, ...] = tuple(MODELS),
     limits: Limits | None = None,
+    has_kernel: bool = False,
     **options: object,
 ) -> Plan:
     ability = Ability(
@@ -30,6 +31,7 @@ def plan(
         precisions=precisions,
         gflops=lambda model, precision: gflops,
         is_present=lambda spec: spec.name in present,
+        is_native=lambda spec, precision: has_kernel and spec.net == "rrdbnet" and precision == "bf16",
     )
     return make_plan(
         Subject(size=Size(across, down), depth=depth),
@@ -48,6 +50,18 @@ def test_a_picture_of_1440p_computes_at_most_1_4_times_its_pixels():
     found = plan(2560, 1440)
     assert found.work_ratio <= 1.4
     assert found.memory_bytes <= 2.5 * 2**30
+
+
+def test_the_native_kernel_has_larger_windows_for_less_memory():
+    found, without = (plan(2560, 1440, precisions=AMX, has_kernel=has) for has in (True, False))
+    assert (found.runtime, without.runtime) == ("native", "openvino")
+    assert found.passes[0].tiles == 4
+    assert found.work_ratio <= 1.15 <= without.work_ratio
+    assert found.memory_bytes < without.memory_bytes
+    assert plan(2560, 1440, has_kernel=True).runtime == "openvino"
+    assert (
+        plan(2560, 1440, precisions=AMX, has_kernel=True, model="realesr-animevideov3").runtime == "openvino"
+    )
 
 
 @pytest.mark.parametrize("size", [(707, 707), (1000, 500), (64, 7800), (1, 500_000)])

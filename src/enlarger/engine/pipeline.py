@@ -20,9 +20,10 @@ from enlarger.engine.options import Options
 from enlarger.engine.pictures import codec
 from enlarger.engine.pictures.animation import Animation
 from enlarger.engine.pictures.picture import Picture
-from enlarger.engine.plan import MAX_TILE_PIXELS, Ability, Limits, Plan, Subject, check_pixels, make_plan
+from enlarger.engine.plan import Ability, Limits, Plan, Subject, check_pixels, make_plan
 from enlarger.engine.result import Result, report_of
-from enlarger.engine.runtime import Runtime, Session, open_runtime
+from enlarger.engine.runtime import Runtime, Session
+from enlarger.engine.runtime.choice import NATIVE, Runtimes
 from enlarger.engine.tiles import Tile, Watch
 from enlarger.engine.timing import Timings, timed
 from enlarger.errors import FeatureUnavailable, UnsupportedFormat
@@ -48,12 +49,11 @@ class Engine:
         limits: Limits | None = None,
         scratch: Path | None = None,
         weights_dir: Path | None = None,
-        max_tile_pixels: int = MAX_TILE_PIXELS,
+        max_tile_pixels: int | None = None,
     ) -> None:
         self._device = machine.choose_device(device)
-        self._runtime_name = runtime or self._device.runtime
+        self._runtimes = Runtimes(self._device, runtime)
         self._threads = threads or machine.default_threads()
-        self._runtime: Runtime | None = None
         self._limits = limits or Limits()
         self._scratch = scratch
         self._weights_dir = weights_dir or default_weights_dir()
@@ -72,10 +72,13 @@ class Engine:
         Raises InvalidOption, PictureTooLarge, RuntimeUnavailable or ModelUnavailable.
         """
         ability = Ability(
-            runtime=self._runtime_name,
+            runtime=self._runtimes.name,
             precisions=self._opened_runtime().precisions(),
             gflops=self._gflops,
             is_present=lambda spec: is_present(spec, self._weights_dir),
+            is_native=lambda spec, precision: (
+                self._runtimes.name_for(ARCHITECTURES[spec.net], spec.hyper, precision) == NATIVE
+            ),
             max_tile_pixels=self._max_tile_pixels,
         )
         plan = make_plan(
@@ -164,7 +167,7 @@ class Engine:
             loaded = load_weights(spec, self._weights_dir, denoise=denoise)
             while len(self._sessions) >= KEPT_SESSIONS:
                 self._sessions.popitem(last=False)
-            session = self._opened_runtime().open_session(
+            session = self._runtimes.open_session(
                 ARCHITECTURES[spec.net],
                 spec.hyper,
                 loaded.tensors,
@@ -176,9 +179,7 @@ class Engine:
         return self._sessions[key]
 
     def _opened_runtime(self) -> Runtime:
-        if self._runtime is None:
-            self._runtime = open_runtime(self._runtime_name, self._device.name)
-        return self._runtime
+        return self._runtimes.own
 
     def _gflops(self, model: str, precision: str) -> float:
         """How fast this engine is: as measured on its last picture, or a guess by the kind of processor."""

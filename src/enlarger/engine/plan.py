@@ -18,10 +18,15 @@ from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge, Ru
 MAX_TILE_PIXELS = 600_000
 """Feature pixels of one window. In f32 the trunk of x4plus needs 2.3 kB each: 1.4 GB."""
 
+NATIVE_TILE_PIXELS = 1_100_000
+"""The same for the native kernel: four windows for 2560×1440, 0.6 GB."""
+
 TRUNK_BYTES = {"f32": 2300, "bf16": 1250, "f16": 1250}
 """Memory of a window's pixel while the trunk of an RRDB net runs, measured with OpenVINO on 384² and 736×784."""
 COMPACT_BYTES = {"f32": 1100, "bf16": 600, "f16": 600}
 """The same for compact nets."""
+NATIVE_BYTES = 540
+"""The same for the native kernel: two maps of bf16, one of f32, and the window's floats."""
 BASE_BYTES = 700_000_000
 """Interpreter, libraries, weights and the strips of the tail."""
 
@@ -42,14 +47,16 @@ class Ability:
     """What the plan needs to know of the machine.
 
     `precisions`: what the runtime computes in, the one that auto means first. `gflops(model, precision)`: how
-    fast it is. `is_present(model)`: whether the weights are here.
+    fast it is. `is_present(model)`: whether the weights are here. `is_native(model, precision)`: whether the
+    native kernel computes that instead of `runtime`. `max_tile_pixels` None is what suits the runtime.
     """
 
     runtime: str
     precisions: tuple[str, ...]
     gflops: Callable[[str, str], float]
     is_present: Callable[[ModelSpec], bool]
-    max_tile_pixels: int = MAX_TILE_PIXELS
+    is_native: Callable[[ModelSpec, str], bool] = lambda spec, precision: False
+    max_tile_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,15 +132,17 @@ def make_plan(
             f"denoise={options.denoise:g} has no meaning for {spec.name}; only realesr-general-x4v3 has this knob",
             "denoise",
         )
-    passes = _passes(subject.size, spec, options, limits, ability.max_tile_pixels)
+    is_native = ability.is_native(spec, precision)
+    most = ability.max_tile_pixels or (NATIVE_TILE_PIXELS if is_native else MAX_TILE_PIXELS)
+    passes = _passes(subject.size, spec, options, limits, most)
     return Plan(
         model=spec,
-        runtime=ability.runtime,
+        runtime="native" if is_native else ability.runtime,
         precision=precision,
         passes=passes,
         target=target,
         depth=depth,
-        memory_bytes=_memory(passes, spec, precision, target, depth, subject),
+        memory_bytes=_memory(passes, spec, precision, target, depth, subject, is_native=is_native),
         seconds=_seconds(passes, spec, subject, ability.gflops(spec.name, precision)),
         notes=(*notes, *why),
     )
@@ -230,13 +239,16 @@ def _memory(
     target: Target,
     depth: int,
     subject: Subject,
+    *,
+    is_native: bool,
 ) -> int:
     sample_bytes = depth // 8
     channels = 4 if subject.has_alpha else 3
     native = max(tiles.size.pixels for tiles in passes) * spec.scale**2 * 3 * sample_bytes
     result = target.resized.pixels * channels * sample_bytes
     source = subject.size.pixels * channels * subject.depth // 8
-    per_pixel = (TRUNK_BYTES if spec.net == "rrdbnet" else COMPACT_BYTES)[precision]
+    generic = TRUNK_BYTES if spec.net == "rrdbnet" else COMPACT_BYTES
+    per_pixel = NATIVE_BYTES if is_native else generic[precision]
     window = max(tiles.window.pixels for tiles in passes) // spec.unit**2 * per_pixel
     return BASE_BYTES + source + native + result + window
 

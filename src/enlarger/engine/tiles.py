@@ -1,7 +1,8 @@
 """Run a Session over a picture tile by tile.
 
 Each window of the plan is read, converted to floats, run, and its core written. A network of two stages is
-run as trunk over the window and then tail over strips of the core, which bounds the memory of the tail.
+run as trunk over the window and then tail over strips of the core, which bounds the memory of the tail. A
+WindowSession does all of that itself and writes to the canvas.
 
 Two faults are answered here and named in the notes of the run. A tile with values that are no numbers is
 computed again in f32, and so is every later one. A tile that does not fit into memory is cut in two, with the
@@ -18,7 +19,7 @@ import numpy as np
 from enlarger.engine.geometry import Size, Span, TilePlan, plan_tiles, strip_length, strips
 from enlarger.engine.networks.ops import Array, Net, Stage
 from enlarger.engine.pictures.picture import Canvas, Picture, Pixels
-from enlarger.engine.runtime import Session
+from enlarger.engine.runtime import Session, WindowSession
 from enlarger.errors import Cancelled, NumericFault, OutOfMemory
 
 STRIP_PIXELS = 32_768
@@ -33,7 +34,10 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A finished rectangle of the network's result, in pixels of that result."""
+    """A finished rectangle of the network's result, in pixels of that result.
+
+    One without area tells only how far the work is.
+    """
 
     left: int
     top: int
@@ -46,7 +50,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """How a run is followed and stopped: `finished(tile)` after each rectangle, `cancelled()` before each."""
+    """How a run is followed and stopped: `finished(tile)` after each rectangle, `cancelled()` before each.
+
+    A session that takes long for a rectangle has both called meanwhile.
+    """
 
     finished: Callable[[Tile], None] = lambda tile: None
     cancelled: Callable[[], bool] = lambda: False
@@ -133,6 +140,9 @@ class _TileRun:
             self._halve(x_nchw, window, fault)
 
     def _attempt(self, x_nchw: Array, window: _Window) -> None:
+        if isinstance(self._session, WindowSession):
+            self._attempt_whole(self._session, x_nchw, window)
+            return
         trunk, *tail = self._run.net.stages
         features = self._session.run(trunk.name, x_nchw)
         if not tail:
@@ -147,6 +157,28 @@ class _TileRun:
                 origin + part.start, origin + part.stop, origin + part.keep_from, origin + part.keep_to
             )
             self._write(y_nchw, _Window(window.column, row))
+
+    def _attempt_whole(self, session: WindowSession, x_nchw: Array, window: _Window) -> None:
+        """Let the session write what the window keeps."""
+        row, column, step = window.row, window.column, self._step
+        top, left = row.keep_from * step, column.keep_from * step
+        # Where the picture is no multiple of the unit, the canvas ends before the continuation does.
+        into = self._canvas.array[top : row.keep_to * step, left : column.keep_to * step]
+        origin = (top - row.start * step, left - column.start * step)
+        height, width = into.shape[:2]
+        told = 0
+
+        def tick(share: float) -> None:
+            nonlocal told
+            self._watch.check()
+            done = int(share * height * width)
+            if done > told:
+                told = done
+                self._tell(top, left, 0, 0, self._done + done)
+
+        if not session.run_window(x_nchw, origin, into, tick):
+            raise _no_numbers(window)
+        self._report(top, left, height, width)
 
     def _tail_strips(self, tail: Stage, window: _Window) -> tuple[Span, ...]:
         """Strips over the kept rows of a window, in rows of the window.
@@ -175,9 +207,7 @@ class _TileRun:
             (column.keep_from - column.start) * step : (column.keep_to - column.start) * step,
         ].transpose(1, 2, 0)  # (h, w, 3)
         if not np.isfinite(kept).all():
-            raise NumericFault(
-                f"the network gave values that are no numbers around x={column.start}, y={row.start}"
-            )
+            raise _no_numbers(window)
         top, left = row.keep_from * step, column.keep_from * step
         # Where the picture is no multiple of the unit, the continuation is cut off again.
         kept = kept[: self._canvas.size.height - top, : self._canvas.size.width - left]
@@ -188,11 +218,12 @@ class _TileRun:
 
     def _report(self, top: int, left: int, height: int, width: int) -> None:
         self._done += height * width
+        self._tell(top, left, height, width, self._done)
+
+    def _tell(self, top: int, left: int, height: int, width: int, done: int) -> None:
         total = self._canvas.size.pixels
         area = self._run.scale**2
-        tile = Tile(
-            left=left, top=top, width=width, height=height, done=self._done // area, total=total // area
-        )
+        tile = Tile(left=left, top=top, width=width, height=height, done=done // area, total=total // area)
         self._watch.finished(tile)
 
     def _fall_back(self, window: _Window) -> None:
@@ -227,6 +258,12 @@ class _TileRun:
                         :, :, row.start * unit : row.stop * unit, column.start * unit : column.stop * unit
                     ]
                     self._compute(np.ascontiguousarray(cut), part)
+
+
+def _no_numbers(window: _Window) -> NumericFault:
+    return NumericFault(
+        f"the network gave values that are no numbers around x={window.column.start}, y={window.row.start}"
+    )
 
 
 def _nested(outer: Span, inner: Span) -> Span:

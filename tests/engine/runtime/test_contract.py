@@ -1,5 +1,7 @@
 """What every runtime promises, held to by every one that this machine can run.
 
+But for the native one: it computes one network, in bf16, and has tests of its own.
+
 Oracles: spandrel's networks (torch's own modules) for the NumPy runtime, and that one for all the others.
 """
 
@@ -19,6 +21,7 @@ from enlarger.engine.networks.catalogue import MODELS
 from enlarger.engine.networks.ops import Array, Net, Weights
 from enlarger.engine.networks.weights import load_weights
 from enlarger.engine.runtime import RUNTIMES, Runtime, Session, choose_precision, open_runtime
+from enlarger.engine.runtime.choice import NATIVE
 from enlarger.errors import EnlargerError, RuntimeUnavailable
 
 SMALL_RRDB = {"blocks": 1, "features": 16, "growth": 32}  # spandrel knows no other growth
@@ -31,9 +34,12 @@ NETS = {
 }
 
 
+GENERAL = [name for name in RUNTIMES if name != NATIVE]
+
+
 def places() -> Iterator[object]:
     """(runtime, device) for all that this machine has."""
-    for name in RUNTIMES:
+    for name in GENERAL:
         yield pytest.param((name, "cpu"), id=name, marks=[pytest.mark.torch] if name == "torch" else [])
     for device in ("cuda:0", "mps", "gpu"):
         if (seen := machine.sight(device)).is_usable:
@@ -212,7 +218,7 @@ def test_the_real_weights_give_the_same_picture_on_every_runtime(model: str) -> 
             net,
             seeded(24, 24),
         )
-        for name in RUNTIMES
+        for name in GENERAL
     }
     for name, found in results.items():
         np.testing.assert_allclose(found, results["numpy"], atol=1e-4, err_msg=name)

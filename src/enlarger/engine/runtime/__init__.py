@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from enlarger.engine.networks.ops import Array, Hyper, Net, Weights
+from enlarger.engine.pictures.picture import Pixels
 from enlarger.errors import RuntimeUnavailable
 
 
@@ -25,6 +26,22 @@ class Session(Protocol):
 
         RGB goes in as [0, 1] and comes out in the same range, not clamped. Raises OutOfMemory; the session
         stays usable.
+        """
+        ...
+
+
+@runtime_checkable
+class WindowSession(Session, Protocol):
+    """A session that runs a whole window by itself, all stages of the network, and writes the pixels."""
+
+    def run_window(
+        self, x_nchw: Array, origin: tuple[int, int], into: Pixels, tick: Callable[[float], None]
+    ) -> bool:
+        """Write a part of the result of the window `x_nchw` as `Canvas.write` would: `into` is (h, w, 1 or 3),
+        gray as BT.601 luma, and begins at `origin` (top, left) of the result.
+
+        `tick(share)` is called about ten times a second with the part that is done; what it raises ends the run.
+        False where a value was no finite number. Raises OutOfMemory; the session stays usable.
         """
         ...
 
@@ -76,6 +93,13 @@ RUNTIMES: Mapping[str, RuntimeRow] = {
         kinds=("cpu",),
         package="numpy",
         install="pip install numpy",
+    ),
+    "native": RuntimeRow(
+        module="enlarger.engine.runtime.native",
+        cls="Native",
+        kinds=("cpu",),
+        package="enlarger.engine.runtime.native._kernel",
+        install="install enlarger on Linux x86-64 where g++ 11 or newer is",
     ),
 }
 

@@ -1,0 +1,75 @@
+"""Runtimes: which runtime computes what, on one device. The device's own computes everything; on a CPU with AMX the
+native kernel takes the models it is made for.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from enlarger.engine.machine import Device
+from enlarger.engine.networks.ops import Hyper, Net, Weights
+from enlarger.engine.runtime import RUNTIMES, Runtime, Session, open_runtime
+
+NATIVE = "native"
+
+
+class Runtimes:
+    """The runtimes of `device`. `asked` forces one: a name of RUNTIMES, or empty for what suits best.
+
+    `native` is asked for what the kernel computes; the rest stays with the device's own runtime. Nothing is opened
+    or probed before it is needed.
+    """
+
+    def __init__(self, device: Device, asked: str = "") -> None:
+        self._device = device
+        self._asked = asked
+        self._opened: dict[str, Runtime] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the runtime that computes everything the kernel does not."""
+        return self._device.runtime if self._asked in ("", NATIVE) else self._asked
+
+    @property
+    def own(self) -> Runtime:
+        """That runtime. Raises RuntimeUnavailable, also where `native` was asked for and cannot be used."""
+        if self._asked == NATIVE:
+            self._open(NATIVE)
+        return self._open(self.name)
+
+    def name_for(self, net: Net, hyper: Hyper, precision: str) -> str:
+        """Of the runtime that computes this network in this precision."""
+        return NATIVE if self.is_native_usable() and _computes(net, hyper, precision) else self.name
+
+    def is_native_usable(self) -> bool:
+        return self._asked in ("", NATIVE) and not why_not_native(self._device.name)
+
+    def open_session(
+        self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
+    ) -> Session:
+        """Raises RuntimeUnavailable."""
+        runtime = self._open(self.name_for(net, hyper, precision))
+        return runtime.open_session(net, hyper, weights, precision=precision, threads=threads)
+
+    def _open(self, name: str) -> Runtime:
+        if name not in self._opened:
+            self._opened[name] = open_runtime(name, self._device.name)
+        return self._opened[name]
+
+
+def why_not_native(device: str) -> str:
+    """Why the kernel does not compute on this device; empty where it does. Looked at once a process."""
+    row = RUNTIMES[NATIVE]
+    if device not in row.kinds:
+        return f"it computes on {' and '.join(row.kinds)}, not on {device}"
+    if find_spec(row.package) is None:
+        return f"it was not built; {row.install}"
+    from enlarger.engine.runtime import native
+
+    return native.why_not()
+
+
+def _computes(net: Net, hyper: Hyper, precision: str) -> bool:
+    from enlarger.engine.runtime import native
+
+    return native.computes(net, hyper, precision)
