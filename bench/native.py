@@ -1,0 +1,278 @@
+"""The native kernel against its peers and against what the tile unit can do, all in one run, alternated.
+
+Ceilings of AMX on zeros and on random data; one tile of 128², 192² and 256² by the native kernel, OpenVINO in bf16
+and f32, and eager PyTorch in f32; a picture of 512² and, with AMX, of 2560×1440, PNG to PNG; PSNR to f32 on real
+pictures. Where this machine cannot do a thing, its line says why. `--portable` also measures the kernel on portable
+tiles, which is slow.
+
+TFLOP/s count the network's nominal work. Aims on two cores with AMX: a tile of 192² at 83 % of the ceiling on random
+data; 512² three times as fast as OpenVINO and at 70 % of the ceiling counted on input pixels, 2560×1440 at 62 %;
+53 dB; two cores 1.9 times one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvips
+from PIL import Image
+
+import record
+from enlarger.engine import machine
+from enlarger.engine.geometry import Size, plan_tiles
+from enlarger.engine.networks.architectures import ARCHITECTURES
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, ModelSpec
+from enlarger.engine.networks.ops import Array
+from enlarger.engine.networks.weights import load_weights
+from enlarger.engine.options import Options
+from enlarger.engine.pictures.picture import Picture, open_canvas
+from enlarger.engine.pipeline import Engine
+from enlarger.engine.plan import NATIVE_TILE_PIXELS
+from enlarger.engine.runtime import Session, WindowSession, native, open_runtime
+from enlarger.engine.runtime.choice import why_not_native
+from enlarger.engine.runtime.native.blocks import grid_of
+from enlarger.engine.runtime.native.library import PORTABLE, open_library
+from enlarger.engine.tiles import Pass, Watch, run_tiles
+
+HERE = Path(__file__).parent
+SOURCES = record.ROOT / "src" / "enlarger" / "engine" / "runtime" / "native" / "cpp"
+SAMPLES = (("OST_009.png", (100, 100)), ("00003.png", (40, 30)), ("0014.jpg", (40, 30)))
+
+Call = Callable[[], object]
+
+
+def ceilings(threads: int) -> dict[str, float] | str:
+    """TFLOP/s of AMX by the data it works on."""
+    if reason := why_not_native("cpu"):
+        return f"unmeasured: {reason}"
+    compiler = shutil.which("g++")
+    if compiler is None:
+        return "unmeasured: there is no g++ here"
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "amx_ceiling"
+        words = ["-std=c++17", "-O2", "-pthread", "-Wno-psabi", f"-I{SOURCES}"]
+        subprocess.run([compiler, *words, HERE / "amx_ceiling.cpp", "-o", program], check=True)
+        return {
+            data: float(subprocess.run([program, str(threads), data], capture_output=True, check=True).stdout)
+            for data in ("zero", "random")
+        }
+
+
+def sessions(spec: ModelSpec, threads: int, *, portable: bool) -> dict[str, Session | str]:
+    """By runtime and precision; or why there is none."""
+    net, weights = ARCHITECTURES[spec.net], load_weights(spec).tensors
+
+    def opened(runtime: str, precision: str) -> Session:
+        return open_runtime(runtime).open_session(
+            net, spec.hyper, weights, precision=precision, threads=threads
+        )
+
+    reason = why_not_native("cpu")
+    has_bf16 = "bf16" in open_runtime("openvino").precisions()
+    found: dict[str, Session | str] = {
+        "native_bf16": f"unmeasured: {reason}" if reason else opened("native", "bf16"),
+        "openvino_bf16": opened("openvino", "bf16") if has_bf16 else "unmeasured: this CPU has no bf16",
+        "openvino_f32": opened("openvino", "f32"),
+    }
+    if portable:
+        found["native_portable"] = native.open_session(
+            open_library(), net, spec.hyper, weights, threads=threads, tiles=PORTABLE
+        )
+    return found
+
+
+def whole(session: Session, values: Array) -> Call:
+    """One tile through the network."""
+    if isinstance(session, WindowSession):
+        into = np.empty((4 * values.shape[2], 4 * values.shape[3], 3), np.uint8)
+        return lambda: session.run_window(values, (0, 0), into, lambda share: None)
+    return lambda: session.run("tail", session.run("trunk", values))
+
+
+def eager(spec: ModelSpec, values: Array, threads: int) -> Call | str:
+    try:
+        import torch
+
+        from torch_reference import reference_net
+    except ImportError:
+        return "unmeasured: torch is not installed"
+    net, tensor = reference_net(spec), torch.from_numpy(values)
+    torch.set_num_threads(threads)
+
+    def run() -> None:
+        with torch.inference_mode():
+            net(tensor)
+
+    return run
+
+
+def alternated(runs: dict[str, Call | str], rounds: int) -> dict[str, list[float] | str]:
+    """Seconds of each, taken in turns after one run that is not counted."""
+    able = {name: run for name, run in runs.items() if not isinstance(run, str)}
+    for run in able.values():
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in able}
+    for _ in range(rounds):
+        for name, run in able.items():
+            taken[name].append(round(record.seconds(run), 4))
+    return {name: taken.get(name, run if isinstance(run, str) else []) for name, run in runs.items()}
+
+
+def rated(seconds: dict[str, list[float] | str], gigaflop: float, ceiling: float | None) -> dict[str, Any]:
+    """Median seconds with TFLOP/s, the share of the ceiling, and how many times quicker than each peer."""
+    median = {name: statistics.median(taken) for name, taken in seconds.items() if not isinstance(taken, str)}
+    speed = {name: gigaflop / 1e3 / taken for name, taken in median.items()}
+    ours = next((name for name in ("native_bf16", "native_portable") if name in median), None)
+    return {
+        "seconds": seconds,
+        "tflops": {name: round(value, 4) for name, value in speed.items()},
+        "share_of_ceiling": {name: round(value / ceiling, 3) for name, value in speed.items()}
+        if ceiling
+        else "unmeasured: no AMX",
+        "times_quicker_than": {
+            name: round(taken / median[ours], 2) for name, taken in median.items() if name != ours
+        }
+        if ours
+        else "unmeasured: no AMX",
+    }
+
+
+def tile(
+    spec: ModelSpec,
+    side: int,
+    opened: dict[str, Session | str],
+    rounds: int,
+    ceiling: float | None,
+    threads: int,
+) -> dict[str, Any]:
+    values = np.random.default_rng(0).random((1, 3, side, side), np.float32)
+    runs: dict[str, Call | str] = {
+        name: session if isinstance(session, str) else whole(session, values)
+        for name, session in opened.items()
+    }
+    runs["torch_eager_f32"] = eager(spec, values, threads)
+    return rated(alternated(runs, rounds), spec.mflops_per_pixel * side * side / 1e3, ceiling)
+
+
+def picture(spec: ModelSpec, size: Size, rounds: int, ceiling: float | None, threads: int) -> dict[str, Any]:
+    """PNG bytes to a PNG file through the engine, by each runtime that this machine has."""
+    data = photo(size)
+    options = Options(model=spec.name)
+
+    def run(engine: Engine) -> Call:
+        def call() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                engine.upscale(data, options).save(Path(folder) / "result.png")
+
+        return call
+
+    reason = why_not_native("cpu")
+    runs: dict[str, Call | str] = {
+        "native_bf16": f"unmeasured: {reason}"
+        if reason
+        else run(Engine(device="cpu", runtime="native", threads=threads)),
+        "openvino": run(Engine(device="cpu", runtime="openvino", threads=threads)),
+    }
+    plan = plan_tiles(size, overlap=spec.overlap_fast, max_pixels=NATIVE_TILE_PIXELS)
+    blocks = grid_of(plan.window, threads)
+    found = rated(alternated(runs, rounds), spec.mflops_per_pixel * size.pixels / 1e3, ceiling)
+    return found | {"native_work_ratio": round(plan.work_ratio * blocks.work_ratio, 4)}
+
+
+def photo(size: Size) -> bytes:
+    """A real photograph cut or repeated to the size, or noise without the sample pictures."""
+    source = record.PHOTOS / "OST_009.png"
+    if source.exists():
+        pixels = np.asarray(Image.open(source).convert("RGB"))
+        repeats = (-(-size.height // pixels.shape[0]), -(-size.width // pixels.shape[1]), 1)
+        pixels = np.tile(pixels, repeats)[: size.height, : size.width]
+    else:
+        pixels = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).pngsave_buffer(compression=1)
+
+
+def decibels(opened: dict[str, Session | str], side: int) -> dict[str, Any]:
+    """PSNR to OpenVINO's f32 of crops of the sample pictures, in 8 bits."""
+    exact = opened["openvino_f32"]
+    assert not isinstance(exact, str)
+    found: dict[str, Any] = {}
+    for name, (left, top) in SAMPLES if record.PHOTOS.is_dir() else ():
+        crop = Image.open(record.PHOTOS / name).convert("RGB").crop((left, top, left + side, top + side))
+        expected = enlarged(exact, np.asarray(crop))
+        found[name] = {
+            label: round(float(10 * np.log10(255**2 / np.square(pixels - expected).mean())), 2)
+            for label, session in opened.items()
+            if not isinstance(session, str) and session is not exact
+            for pixels in (enlarged(session, np.asarray(crop)),)
+        }
+    return found or {"unmeasured": "the sample pictures are not beside this checkout"}
+
+
+def enlarged(session: Session, pixels: np.ndarray) -> np.ndarray:
+    source = Picture.from_array(pixels)
+    plan = plan_tiles(source.size, overlap=64, max_pixels=NATIVE_TILE_PIXELS)
+    canvas = open_canvas(Size(4 * source.size.width, 4 * source.size.height), 3, 8)
+    net = ARCHITECTURES["rrdbnet"]
+    run_tiles(
+        Pass(session=session, safe_session=lambda: session, net=net, scale=4, plan=plan),
+        source,
+        canvas,
+        Watch(),
+    )
+    return canvas.array.astype(float)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--sides", type=int, nargs="*", default=[128, 192, 256])
+    parser.add_argument("--pictures", nargs="*", metavar="WIDTHxHEIGHT")
+    parser.add_argument("--crop", type=int, default=96, help="side of the crops whose PSNR is taken")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--portable", action="store_true")
+    arguments = parser.parse_args()
+    spec, threads = MODELS[arguments.model], machine.usable_cores().value
+    print(f"native kernel: {why_not_native('cpu') or 'usable'}", file=sys.stderr)
+    most = ceilings(threads)
+    ceiling = most["random"] if isinstance(most, dict) else None
+    opened = sessions(spec, threads, portable=arguments.portable)
+    usual = ["512x512", "2560x1440"] if ceiling else ["512x512"]  # the larger one would take an hour
+    pictures = usual if arguments.pictures is None else arguments.pictures
+    sizes = [Size(*map(int, text.split("x"))) for text in pictures]
+    record.write(
+        "native",
+        {
+            "model": spec.name,
+            "threads": threads,
+            "amx_ceiling_tflops": most,
+            "tiles": {
+                f"{side}²": tile(spec, side, opened, arguments.rounds, ceiling, threads)
+                for side in arguments.sides
+            },
+            "one_thread": {
+                f"{side}²": tile(spec, side, sessions(spec, 1, portable=False), 1, None, 1)
+                for side in arguments.sides[:1]
+            }
+            if ceiling
+            else "unmeasured: no AMX",
+            "pictures": {
+                f"{size.width}×{size.height}": picture(spec, size, arguments.rounds, ceiling, threads)
+                for size in sizes
+            },
+            "psnr_to_f32": decibels(opened, arguments.crop),
+            "peak_rss_gib": round(record.peak_rss_gib(), 2),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
