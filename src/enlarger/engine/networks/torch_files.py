@@ -190,4 +190,5 @@ def _array(name: str, view: TensorView, elements: Array) -> Array:
             f"tensor {name} of shape {shape} reaches element {last} of a storage of {len(elements)}"
         )
     steps = tuple(stride * elements.itemsize for stride in strides)
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(elements[view.offset :], shape, steps))
+    window = np.lib.stride_tricks.as_strided(elements[view.offset :], shape, steps)
+    return np.asarray(window, order="C")  # ascontiguousarray would give a number a dimension
