@@ -98,14 +98,17 @@ def deviation_from_numpy(session: Session, net: Net, hyper: Hyper, weights: Weig
     """Largest difference between `session` and NumPy in f32 on the test picture, as a share of the largest
     value where that is above 1. NaN where either computed NaN.
     """
+    multiple = net.multiple(hyper)
+    values = picture(-(-SIDE // multiple) * multiple)
     reference = NumPy().open_session(net, hyper, weights, precision="f32", threads=0)
-    expected = computed(reference, net)
-    return float(np.abs(computed(session, net) - expected).max() / max(1.0, float(np.abs(expected).max())))
+    expected = computed(reference, net, values)
+    return float(
+        np.abs(computed(session, net, values) - expected).max() / max(1.0, float(np.abs(expected).max()))
+    )
 
 
-def computed(session: Session, net: Net) -> Array:
-    """The test picture run through every stage of the network."""
-    values = picture()
+def computed(session: Session, net: Net, values: Array) -> Array:
+    """A picture run through every stage of the network."""
     for stage in net.stages:
         values = session.run(stage.name, values)
     return values
@@ -113,12 +116,12 @@ def computed(session: Session, net: Net) -> Array:
 
 def probed(spec: ModelSpec, session: Session) -> Array:
     """The samples at PROBES of the test picture, run through the model; (15,) float32."""
-    values = computed(session, ARCHITECTURES[spec.net])
+    values = computed(session, ARCHITECTURES[spec.net], picture(SIDE))
     return np.concatenate([values[0, :, row, column] for row, column in PROBES])
 
 
-def picture() -> Array:
-    """A small scene of slopes and an edge, (1, 3, SIDE, SIDE) in [0, 1]."""
-    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) / (SIDE - 1)
+def picture(side: int) -> Array:
+    """A scene of slopes and an edge, (1, 3, side, side) in [0, 1]."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / (side - 1)
     disc = ((x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.09).astype(np.float32)
     return np.stack([x, 0.5 * y + 0.5 * disc, 1 - 0.5 * (x + y)])[None].astype(np.float32)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import socket
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from enlarger.engine.networks.downloads import Download, Pace, download
-from enlarger.errors import ModelUnavailable, WeightsCorrupt
+from enlarger.errors import Cancelled, ModelUnavailable, WeightsCorrupt
 
 from .conftest import Site, send, send_part
 
 BODY = np.random.default_rng(1).bytes(300_000)
+DEADLINE_SECONDS = 30
 PACE = Pace(attempts=3, pause_seconds=0.0, silence_seconds=5.0)
 
 
@@ -208,6 +211,48 @@ def test_two_processes_do_not_download_the_same_file_at_once(site: Site, target:
     site["/net.pth"] = [nested]
     fetch(target, f"{site.url}/net.pth")
     assert target.read_bytes() == BODY
+
+
+def test_who_can_be_stopped_waits_for_the_other_process_and_downloads_nothing(
+    site: Site, target: Path
+) -> None:
+    waiter = threading.Thread(
+        target=fetch, args=(target, f"{site.url}/other"), kwargs={"stopped": threading.Event()}
+    )
+
+    def begun(request: object) -> None:
+        waiter.start()
+        send(BODY)(request)  # type: ignore[arg-type]
+
+    site["/net.pth"] = [begun]
+    fetch(target, f"{site.url}/net.pth")
+    waiter.join(DEADLINE_SECONDS)
+    assert not waiter.is_alive()
+    assert target.read_bytes() == BODY
+    assert list(target.parent.iterdir()) == [target]
+    assert len(site.ranges) == 1
+
+
+@pytest.mark.parametrize("where", ["another process has it", "between attempts", "while bytes come"])
+def test_a_stopped_download_ends_and_keeps_what_came(site: Site, target: Path, where: str) -> None:
+    stopped = threading.Event()
+    target.parent.mkdir()
+    with part_of(target).open("ab") as held:
+        if where == "another process has it":
+            fcntl.flock(held, fcntl.LOCK_EX)
+            stopped.set()
+        site["/net.pth"] = [send_part(BODY, most=100_000)]
+        seen: list[int] = []
+
+        def progress(done: int, _total: int) -> None:
+            seen.append(done)
+            if where == "while bytes come" or done == 100_000:
+                stopped.set()
+
+        with pytest.raises(Cancelled):
+            fetch(target, f"{site.url}/net.pth", stopped=stopped, progress=progress)
+    assert part_of(target).read_bytes() == BODY[: seen[-1] if seen else 0]
+    assert not target.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told(site: Site, tmp_path: Path) -> None:

@@ -66,3 +66,22 @@ def test_a_device_that_computes_something_else_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(RuntimeUnavailable, match=told):
         selftest.verify(skewed(weights, error, precision), NET, HYPER, weights, device="cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("gfpgan", {"size": 32, "features": 16, "channel_multiplier": 2}),  # takes one size and no other
+        ("parsenet", {"features": 32, "features_max": 32, "blocks": 1, "levels": 3, "classes": 4}),
+    ],
+)
+def test_a_network_that_takes_certain_sizes_is_tested_at_one_of_them(
+    name: str, hyper: dict[str, int]
+) -> None:
+    net, random = ARCHITECTURES[name], np.random.default_rng(1)
+    weights: Weights = {
+        tensor: np.asarray(random.uniform(0, 0.1, shape), np.float32)
+        for tensor, shape in net.shapes(hyper).items()
+    }
+    session = open_runtime("openvino").open_session(net, hyper, weights, precision="f32", threads=0)
+    assert selftest.deviation_from_numpy(session, net, hyper, weights) < 1e-4

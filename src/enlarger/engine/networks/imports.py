@@ -1,7 +1,8 @@
 """Importing a checkpoint: which network is it? The shapes of its tensors tell.
 
-Known are RRDBNet, also under the names of the older ESRGAN programs, and SRVGGNetCompact. What was imported is
-kept as safetensors in float32 with a card beside it (cards.py), so that the original is needed once only.
+Known are RRDBNet, also under the names of the older ESRGAN programs, SRVGGNetCompact, GFPGANv1Clean and ParseNet.
+What was imported is kept as safetensors in float32 with a card beside it (cards.py), so that the original is needed
+once only.
 """
 
 from __future__ import annotations
@@ -12,10 +13,28 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from enlarger.engine.networks.architectures import ARCHITECTURES
-from enlarger.engine.networks.cards import IMPORTED, MAX_HYPER, card_path, check_name, write_card
-from enlarger.engine.networks.catalogue import MODELS, ModelSpec, Net, WeightsFile
+from enlarger.engine.networks.cards import (
+    FACE_HYPER,
+    FACE_ROLES,
+    IMPORTED,
+    MAX_HYPER,
+    card_path,
+    check_name,
+    write_card,
+)
+from enlarger.engine.networks.catalogue import (
+    FACE_MODELS,
+    MODELS,
+    AnyModel,
+    FaceModelSpec,
+    FaceNet,
+    ModelSpec,
+    Net,
+    WeightsFile,
+)
 from enlarger.engine.networks.checkpoints import (
     NcnnLayer,
     check_finite,
@@ -32,6 +51,9 @@ from enlarger.errors import InvalidOption, WeightsCorrupt
 MAX_FILE_BYTES = 2_000_000_000
 
 _FIRST, _GROWN = "conv_first", "body.0.rdb1.conv1"
+_FACE_MARKS: dict[FaceNet, str] = {"gfpgan": "stylegan_decoder.", "parsenet": "out_mask_conv."}
+"""How the name of a tensor starts that only this network has."""
+
 _UNSHUFFLES = {3: 1, 12: 2, 48: 4}
 """Factor of the pixel-unshuffle before an RRDBNet, by the channels of its first convolution."""
 
@@ -55,19 +77,19 @@ _RENAMED = (
 class Recognised:
     """A network told from its tensors, which are under their official names now."""
 
-    net: Net
+    net: Net | FaceNet
     hyper: dict[str, int]
     tensors: Weights
 
 
 def import_model(
     path: Path, weights_dir: Path, *, name: str = "", licence: str = "not stated", origin: str = ""
-) -> ModelSpec:
+) -> AnyModel:
     """Copy the weights in `path` to the weights folder as a model of their own; gives its row.
 
     `path` is a .pth, .pt, .ckpt or .safetensors file, or either half of an ncnn pair. An official file of the
-    catalogue is recognised by its sha256 and put where `pull` would have put it. `name` is the stem of the file
-    unless given. Raises InvalidOption or WeightsCorrupt.
+    catalogue, the ONNX one too, is recognised by its sha256 and put where `pull` would have put it. `name` is the
+    stem of the file unless given. Raises InvalidOption or WeightsCorrupt.
     """
     data = _read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -98,12 +120,16 @@ def recognise(tensors: Weights) -> Recognised:
     renamed = {_official_name(name): tensor for name, tensor in tensors.items()}
     if len(renamed) != len(tensors):
         raise WeightsCorrupt("two of its tensors have the same place in the network")
+    for net, mark in _FACE_MARKS.items():
+        if any(name.startswith(mark) for name in tensors):
+            return Recognised(net=net, hyper=FACE_HYPER[net], tensors=tensors)
     if f"{_FIRST}.weight" in renamed and f"{_GROWN}.weight" in renamed:
         return Recognised(net="rrdbnet", hyper=_limited(_rrdbnet_hyper(renamed)), tensors=renamed)
     if "body.0.weight" in renamed:
         return Recognised(net="compact", hyper=_limited(_compact_hyper(renamed)), tensors=renamed)
     raise WeightsCorrupt(
-        f"its tensors are those of no network that enlarger has, which are RRDBNet and SRVGGNetCompact; "
+        "its tensors are those of no network that enlarger has, which are RRDBNet, SRVGGNetCompact, GFPGANv1Clean "
+        "and ParseNet; "
         f"found {_shown(tensors)}"
     )
 
@@ -129,35 +155,38 @@ def _overlaps(net: str, hyper: Mapping[str, int]) -> tuple[int, int]:
     return min(64, reach) * hyper["unshuffle"], min(96, reach) * hyper["unshuffle"]
 
 
-def _spec(found: Recognised, name: str, content: bytes, *, licence: str, origin: str) -> ModelSpec:
+def _spec(found: Recognised, name: str, content: bytes, *, licence: str, origin: str) -> AnyModel:
+    file = WeightsFile(
+        name=f"{IMPORTED}/{name}.safetensors",
+        layout="safetensors",
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+    row: dict[str, Any] = {
+        "name": name,
+        "net": found.net,
+        "hyper": found.hyper,
+        "files": (file,),
+        "licence": licence,
+        "origin": origin,
+        "summary": f"Imported: {found.net} with " + ", ".join(f"{key} {n}" for key, n in found.hyper.items()),
+    }
+    if (role := FACE_ROLES.get(found.net)) is not None:
+        return FaceModelSpec(**row, role=role)
     fast, exact = _overlaps(found.net, found.hyper)
-    scale = ARCHITECTURES[found.net].upscale(found.hyper)
     return ModelSpec(
-        name=name,
-        net=found.net,
-        scale=scale,
-        hyper=found.hyper,
+        **row,
+        scale=ARCHITECTURES[found.net].upscale(found.hyper),
         overlap_fast=fast,
         overlap_exact=exact,
         mflops_per_pixel=mflops_per_pixel(found.net, found.hyper),
-        files=(
-            WeightsFile(
-                name=f"{IMPORTED}/{name}.safetensors",
-                layout="safetensors",
-                sha256=hashlib.sha256(content).hexdigest(),
-                bytes=len(content),
-            ),
-        ),
-        licence=licence,
-        origin=origin,
-        summary=f"Imported: {found.net} with " + ", ".join(f"{key} {n}" for key, n in found.hyper.items()),
     )
 
 
-def _official(sha256: str) -> tuple[ModelSpec, WeightsFile] | None:
-    for spec in MODELS.values():
-        for file in (*spec.files, *spec.denoise_files):
-            if file.url and file.sha256 == sha256:
+def _official(sha256: str) -> tuple[AnyModel, WeightsFile] | None:
+    for spec in (*MODELS.values(), *FACE_MODELS.values()):
+        for file in spec.every_file:
+            if not file.package and file.sha256 == sha256:
                 return spec, file
     return None
 
@@ -182,8 +211,9 @@ def _recognised(path: Path, data: bytes) -> Recognised:
         return recognise(read_safetensors(data))
     if data[:1] == b"<" or data[:200].lstrip()[:1] == b"<":
         raise WeightsCorrupt("it is a web page, not a checkpoint; the download went wrong")
+    onnx = "; of ONNX files only the official YuNet is known" if path.suffix == ".onnx" else ""
     raise WeightsCorrupt(
-        f"it is neither a PyTorch checkpoint nor safetensors nor ncnn: it starts with {data[:12]!r}"
+        f"it is neither a PyTorch checkpoint nor safetensors nor ncnn: it starts with {data[:12]!r}{onnx}"
     )
 
 

@@ -132,3 +132,8 @@ def choose_precision(runtime: Runtime, asked: str) -> str:
             f"this machine computes in {' and '.join(sorted(able))}, not in {asked}; use precision=auto"
         )
     return asked
+
+
+def precision_for(net: Net, precision: str) -> str:
+    """`precision`, or f32 where `net` does not hold in it (see Net)."""
+    return precision if precision in net.precisions else "f32"

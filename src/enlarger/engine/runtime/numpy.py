@@ -10,9 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from enlarger.engine.networks.ops import Array, Hyper, Net, Weights
+from enlarger.engine.networks.ops import (
+    DEMODULATION_EPSILON,
+    NORM_EPSILON,
+    NORM_PARTS,
+    Array,
+    Edges,
+    Hyper,
+    Net,
+    Weights,
+    kernel,
+)
 from enlarger.engine.runtime import Session
+
+GATHERED_VALUES = 2**24
+"""How many values a convolution gathers at a time for one product of matrices: 128 MiB."""
+
+_NO_BIAS = np.zeros(1, np.float32)
 
 
 class NumPy:
@@ -44,28 +60,49 @@ class _ArrayOps:
     def __init__(self, weights: Weights, *, rounds: bool) -> None:
         self._rounds = rounds
         self._weights = {
-            name: self.stored(tensor) if name.endswith(".weight") else tensor
+            name: self.stored(kernel(tensor)) if name.endswith(".weight") else tensor
             for name, tensor in weights.items()
-        }
-        self._kernels = {  # (3, 3, out, in)
-            name: np.ascontiguousarray(tensor.transpose(2, 3, 0, 1), np.float64)
-            for name, tensor in self._weights.items()
-            if tensor.ndim == 4
         }
 
     def stored(self, x: Array) -> Array:
         """`x` as the precision keeps it between operations."""
         return round_to_bf16(x) if self._rounds else x
 
-    def conv(self, x: Array, name: str) -> Array:
-        kernel, bias = self._kernels[f"{name}.weight"], self._weights[f"{name}.bias"]
-        n, c, h, w = x.shape
-        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        out = np.broadcast_to(bias.astype(np.float64)[:, None], (n, len(bias), h * w)).copy()
-        for ky in range(3):
-            for kx in range(3):
-                out += kernel[ky, kx] @ padded[:, :, ky : ky + h, kx : kx + w].reshape(n, c, h * w)
-        return self.stored(out.astype(np.float32).reshape(n, -1, h, w))
+    def conv(self, x: Array, name: str, *, stride: int = 1, edges: Edges = "zero") -> Array:
+        weight = self._weights[f"{name}.weight"].astype(np.float64)
+        bias = self._weights.get(f"{name}.bias", _NO_BIAS)[:, None]
+        n, outputs, reach = len(x), len(weight), weight.shape[2] // 2
+        around = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+        padded = np.pad(x.astype(np.float64), around, "reflect" if edges == "reflect" else "constant")
+        seen = sliding_window_view(padded, weight.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+        height, width = seen.shape[2:4]
+        out = np.empty((n, outputs, height, width), np.float32)
+        rows = max(1, GATHERED_VALUES // (n * weight[0].size * width))
+        for top in range(0, height, rows):
+            band = seen[:, :, top : top + rows]  # (n, in, rows, width, k, k)
+            columns = band.transpose(0, 1, 4, 5, 2, 3).reshape(n, weight[0].size, -1)
+            sums = weight.reshape(outputs, -1) @ columns + bias
+            out[:, :, top : top + rows] = sums.reshape(n, outputs, -1, width)
+        return self.stored(out)
+
+    def linear(self, x: Array, name: str) -> Array:
+        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        out = x.reshape(len(x), -1).astype(np.float64) @ weight.T + bias
+        return self.stored(out.astype(np.float32)[:, :, None, None])
+
+    def demodulation(self, style: Array, name: str) -> Array:
+        squares = np.square(self._weights[f"{name}.weight"]).sum((2, 3))  # (out, in)
+        sums = np.square(style[:, :, 0, 0]) @ squares.T  # (n, out)
+        root = np.sqrt(sums + np.float32(DEMODULATION_EPSILON))
+        return self.stored(np.reciprocal(root))[:, :, None, None]
+
+    def batch_norm(self, x: Array, name: str) -> Array:
+        weight, bias, mean, variance = (self._weights[f"{name}.{part}"][:, None, None] for part in NORM_PARTS)
+        deviation: Array = np.sqrt(variance + np.float32(NORM_EPSILON))
+        return self.stored((x - mean) / deviation * weight + bias)
+
+    def constant(self, name: str) -> Array:
+        return self._weights[name]
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         return self.stored(np.where(x >= 0, x, x * np.float32(slope)))
@@ -77,15 +114,28 @@ class _ArrayOps:
     def add(self, a: Array, b: Array) -> Array:
         return self.stored(a + b)
 
-    def scale(self, x: Array, factor: float) -> Array:
+    def multiply(self, a: Array, b: Array) -> Array:
+        return self.stored(a * b)
+
+    def scale(self, x: Array, factor: float, shift: float = 0.0) -> Array:
         # Kept in f32: runtimes fuse it with the addition that follows.
-        return x * np.float32(factor)
+        return x * np.float32(factor) + np.float32(shift)
 
     def concat(self, parts: Sequence[Array]) -> Array:
         return np.concatenate(parts, axis=1)
 
+    def channels(self, x: Array, start: int, stop: int) -> Array:
+        return x[:, start:stop]
+
     def nearest(self, x: Array, factor: int) -> Array:
         return x.repeat(factor, axis=2).repeat(factor, axis=3)
+
+    def halve(self, x: Array) -> Array:
+        n, c, h, w = x.shape
+        return self.stored(x.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5)))
+
+    def double(self, x: Array) -> Array:
+        return self.stored(_doubled(_doubled(x, 2), 3))
 
     def pixel_shuffle(self, x: Array, factor: int) -> Array:
         n, c, h, w = x.shape
@@ -96,6 +146,17 @@ class _ArrayOps:
         n, c, h, w = x.shape
         split = x.reshape(n, c, h // factor, factor, w // factor, factor)  # (n, c, h', dy, w', dx)
         return split.transpose(0, 1, 3, 5, 2, 4).reshape(n, -1, h // factor, w // factor)
+
+
+def _doubled(x: Array, axis: int) -> Array:
+    """Twice as long along `axis`: each value becomes two, a quarter of the way to its neighbours."""
+    length = x.shape[axis]
+    own = [place // 2 for place in range(2 * length)]
+    # The outermost value stands in for the neighbour it does not have.
+    other = [min(max(place // 2 + place % 2 * 2 - 1, 0), length - 1) for place in range(2 * length)]
+    near: Array = x.take(own, axis) * np.float32(0.75)
+    far: Array = x.take(other, axis) * np.float32(0.25)
+    return near + far
 
 
 def round_to_bf16(x: Array) -> Array:

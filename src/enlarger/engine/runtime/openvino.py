@@ -16,7 +16,18 @@ import openvino as ov
 from openvino import opset13 as op
 
 from enlarger.engine import machine, selftest
-from enlarger.engine.networks.ops import Array, Hyper, Net, Stage, Weights
+from enlarger.engine.networks.ops import (
+    DEMODULATION_EPSILON,
+    NORM_EPSILON,
+    NORM_PARTS,
+    Array,
+    Edges,
+    Hyper,
+    Net,
+    Stage,
+    Weights,
+    kernel,
+)
 from enlarger.engine.runtime import Session
 from enlarger.errors import OutOfMemory, RuntimeUnavailable
 
@@ -111,12 +122,36 @@ class _GraphOps:
 
     def __init__(self, weights: Weights) -> None:
         # Constants are made once and shared by all graphs of the session.
-        self._constants = {name: op.constant(_shaped(name, tensor)) for name, tensor in weights.items()}
+        self._constants = {name: op.constant(kernel(tensor)) for name, tensor in weights.items()}
 
-    def conv(self, x: Node, name: str) -> Node:
-        one, weight = [1, 1], self._constants[f"{name}.weight"]
-        product = op.convolution(x, weight, strides=one, pads_begin=one, pads_end=one, dilations=one)
-        return op.add(product, self._constants[f"{name}.bias"])
+    def conv(self, x: Node, name: str, *, stride: int = 1, edges: Edges = "zero") -> Node:
+        weight, bias = self._constants[f"{name}.weight"], self._constants.get(f"{name}.bias")
+        reach = weight.shape[2] // 2
+        if edges == "reflect":
+            x, reach = _reflected(x, reach), 0
+        product = op.convolution(x, weight, [stride] * 2, [reach] * 2, [reach] * 2, [1, 1])
+        return product if bias is None else op.add(product, _as_channels(bias))
+
+    def linear(self, x: Node, name: str) -> Node:
+        vectors = op.reshape(x, np.array([0, -1]), special_zero=True)  # (n, c·h·w)
+        product = op.matmul(vectors, self._constants[f"{name}.weight"], False, True)
+        return op.unsqueeze(op.add(product, self._constants[f"{name}.bias"]), np.array([2, 3]))
+
+    def demodulation(self, style: Node, name: str) -> Node:
+        weight = self._constants[f"{name}.weight"]
+        # (out, in); a constant once the graph is compiled
+        squares = op.reduce_sum(op.multiply(weight, weight), np.array([2, 3]))
+        style = op.squeeze(style, np.array([2, 3]))
+        sums = op.matmul(op.multiply(style, style), squares, False, True)  # (n, out)
+        root = op.sqrt(op.add(sums, np.float32(DEMODULATION_EPSILON)))
+        return op.unsqueeze(op.divide(np.float32(1), root), np.array([2, 3]))
+
+    def batch_norm(self, x: Node, name: str) -> Node:
+        gamma, beta, mean, variance = (self._constants[f"{name}.{part}"] for part in NORM_PARTS)
+        return op.batch_norm_inference(x, gamma, beta, mean, variance, NORM_EPSILON)
+
+    def constant(self, name: str) -> Node:
+        return self._constants[name]
 
     def leaky_relu(self, x: Node, slope: float) -> Node:
         return op.prelu(x, op.constant(np.array([slope], np.float32)))
@@ -127,11 +162,18 @@ class _GraphOps:
     def add(self, a: Node, b: Node) -> Node:
         return op.add(a, b)
 
-    def scale(self, x: Node, factor: float) -> Node:
-        return op.multiply(x, op.constant(np.float32(factor)))
+    def multiply(self, a: Node, b: Node) -> Node:
+        return op.multiply(a, b)
+
+    def scale(self, x: Node, factor: float, shift: float = 0.0) -> Node:
+        product = op.multiply(x, op.constant(np.float32(factor)))
+        return op.add(product, op.constant(np.float32(shift))) if shift else product
 
     def concat(self, parts: Sequence[Node]) -> Node:
         return op.concat(list(parts), 1)
+
+    def channels(self, x: Node, start: int, stop: int) -> Node:
+        return op.slice(x, np.array([start]), np.array([stop]), np.array([1]), np.array([1]))
 
     def nearest(self, x: Node, factor: int) -> Node:
         return op.interpolate(
@@ -144,6 +186,19 @@ class _GraphOps:
             nearest_mode="floor",
         )
 
+    def halve(self, x: Node) -> Node:
+        return op.avg_pool(x, [2, 2], [0, 0], [0, 0], [2, 2], exclude_pad=False)
+
+    def double(self, x: Node) -> Node:
+        return op.interpolate(
+            x,
+            np.array([2, 2], np.float32),
+            "linear_onnx",
+            "scales",
+            axes=np.array([2, 3]),
+            coordinate_transformation_mode="half_pixel",
+        )
+
     def pixel_shuffle(self, x: Node, factor: int) -> Node:
         return op.depth_to_space(x, "depth_first", factor)
 
@@ -151,9 +206,14 @@ class _GraphOps:
         return op.space_to_depth(x, "depth_first", factor)
 
 
-def _shaped(name: str, tensor: Array) -> Array:
-    """Biases as (1, c, 1, 1), so that they add to (n, c, h, w)."""
-    return tensor.reshape(1, -1, 1, 1) if name.endswith(".bias") else tensor
+def _reflected(x: Node, reach: int) -> Node:
+    pads = np.array([0, 0, reach, reach])
+    return op.pad(x, pads, pads, "reflect")
+
+
+def _as_channels(vector: Node) -> Node:
+    """(c,) as (1, c, 1, 1), so that it adds to (n, c, h, w)."""
+    return op.reshape(vector, np.array([1, -1, 1, 1]), special_zero=False)
 
 
 # "temporarily unavailable" is what a thread says that finds no room for its stack.

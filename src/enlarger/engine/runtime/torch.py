@@ -13,7 +13,17 @@ from importlib import import_module
 from typing import Any
 
 from enlarger.engine import machine, selftest
-from enlarger.engine.networks.ops import Array, Hyper, Net, Weights
+from enlarger.engine.networks.ops import (
+    DEMODULATION_EPSILON,
+    NORM_EPSILON,
+    NORM_PARTS,
+    Array,
+    Edges,
+    Hyper,
+    Net,
+    Weights,
+    kernel,
+)
 from enlarger.engine.runtime import Session
 from enlarger.errors import OutOfMemory, RuntimeUnavailable
 
@@ -99,11 +109,32 @@ class _TensorOps:
 
     def placed(self, array: Array) -> Tensor:
         """The array on the device, in its precision and layout."""
-        moved = torch.tensor(array).to(self._device, self._dtype)  # copies: the array may be read-only
+        copied = torch.tensor(kernel(array))  # the array may be read-only
+        moved = copied.to(self._device, self._dtype)
         return moved.contiguous(memory_format=self._layout) if moved.ndim == 4 else moved
 
-    def conv(self, x: Tensor, name: str) -> Tensor:
-        return functional.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=1)
+    def conv(self, x: Tensor, name: str, *, stride: int = 1, edges: Edges = "zero") -> Tensor:
+        weight, bias = self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias")
+        reach = weight.shape[2] // 2
+        if edges == "reflect":
+            x, reach = functional.pad(x, [reach] * 4, mode="reflect"), 0
+        return functional.conv2d(x, weight, bias, stride=stride, padding=reach)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        y = functional.linear(x.flatten(1), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+        return y[:, :, None, None]
+
+    def demodulation(self, style: Tensor, name: str) -> Tensor:
+        squares = self._weights[f"{name}.weight"].square().sum((2, 3))  # (out, in)
+        sums = functional.linear(style.flatten(1).square(), squares)  # (n, out)
+        return torch.rsqrt(sums + DEMODULATION_EPSILON)[:, :, None, None]
+
+    def batch_norm(self, x: Tensor, name: str) -> Tensor:
+        weight, bias, mean, variance = (self._weights[f"{name}.{part}"] for part in NORM_PARTS)
+        return functional.batch_norm(x, mean, variance, weight, bias, eps=NORM_EPSILON)
+
+    def constant(self, name: str) -> Tensor:
+        return self._weights[name]
 
     def leaky_relu(self, x: Tensor, slope: float) -> Tensor:
         return functional.leaky_relu(x, slope)
@@ -114,14 +145,26 @@ class _TensorOps:
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
 
-    def scale(self, x: Tensor, factor: float) -> Tensor:
-        return x * factor
+    def multiply(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+    def scale(self, x: Tensor, factor: float, shift: float = 0.0) -> Tensor:
+        return x * factor + shift if shift else x * factor
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts), 1)
 
+    def channels(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x[:, start:stop]
+
     def nearest(self, x: Tensor, factor: int) -> Tensor:
         return functional.interpolate(x, scale_factor=factor, mode="nearest")
+
+    def halve(self, x: Tensor) -> Tensor:
+        return functional.avg_pool2d(x, 2)
+
+    def double(self, x: Tensor) -> Tensor:
+        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
     def pixel_shuffle(self, x: Tensor, factor: int) -> Tensor:
         return functional.pixel_shuffle(x, factor)
