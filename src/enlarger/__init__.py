@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from enlarger.engine.faces.face import Detector, Face, Restorer
     from enlarger.engine.options import Options
     from enlarger.engine.pictures.picture import Picture
     from enlarger.engine.pipeline import Engine
@@ -37,6 +38,9 @@ _HOMES = {
     "Result": "enlarger.engine.result",
     "Watch": "enlarger.engine.tiles",
     "Options": "enlarger.engine.options",
+    "Detector": "enlarger.engine.faces.face",
+    "Face": "enlarger.engine.faces.face",
+    "Restorer": "enlarger.engine.faces.face",
     "Picture": "enlarger.engine.pictures.picture",
     "EnlargerError": "enlarger.errors",
     "InvalidOption": "enlarger.errors",
@@ -47,8 +51,10 @@ _HOMES = {
 
 __all__ = [
     "Cancelled",
+    "Detector",
     "Engine",
     "EnlargerError",
+    "Face",
     "InvalidOption",
     "InvalidPicture",
     "Limits",
@@ -56,6 +62,7 @@ __all__ = [
     "Options",
     "Picture",
     "Plan",
+    "Restorer",
     "Result",
     "Watch",
     "upscale",

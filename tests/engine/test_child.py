@@ -23,7 +23,6 @@ from enlarger.engine.pipeline import Engine
 from enlarger.errors import (
     DeviceCrashed,
     EnlargerError,
-    FeatureUnavailable,
     InvalidOption,
     InvalidPicture,
     PictureTooLarge,
@@ -167,7 +166,7 @@ async def test_requests_take_turns(child: DeviceChild, pictures: Path, tmp_path:
     [
         ("text.png", QUICK, UnsupportedFormat, "this is not a png"),
         ("cut.png", QUICK, InvalidPicture, "damaged or incomplete"),
-        ("small.png", Options(face_enhance=True), FeatureUnavailable, "GFPGAN"),
+        ("small.png", Options(face_enhance=True, face_model="none"), InvalidOption, "face_model must be one"),
     ],
 )
 async def test_errors_cross_the_pipe_by_their_codes(

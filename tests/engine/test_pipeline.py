@@ -23,7 +23,6 @@ from enlarger.engine.tiles import Watch
 from enlarger.errors import (
     Cancelled,
     EnlargerError,
-    FeatureUnavailable,
     InvalidPicture,
     PictureTooLarge,
     RuntimeUnavailable,
@@ -177,6 +176,7 @@ def test_the_report_says_what_was_done(
         "work_ratio": 1.0,
         "strength": 1.0,
         "colour_lock": False,
+        "faces": None,
         "choices": [],
         "conversions": [],
         "fallbacks": [],
@@ -223,11 +223,6 @@ def test_cancelled_between_tiles_nothing_more_is_computed(scene: Scene) -> None:
         small.upscale(pixels, quick(), watch=watch)
     assert len(seen) == 1
     assert small.upscale(pixels, quick()).size == (480, 360)
-
-
-def test_face_enhance_is_refused_and_not_ignored(engine: Engine, scene: Scene) -> None:
-    with pytest.raises(FeatureUnavailable, match=r"GFPGAN.*face_enhance=false"):
-        engine.upscale(Picture.from_array(scene(8, 8)), quick(face_enhance=True))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from enlarger.api.submission import OUTPUT_FORMAT
-from enlarger.engine.options import Ask, Options, asks
+from enlarger.engine.options import FACES_PATTERN, Ask, Options, asks
 from enlarger.jobs.job import State
 
 
@@ -29,6 +29,9 @@ class Prediction(BaseModel):
     execution_time: int = Field(alias="executionTime", description="Milliseconds of computing.")
     timings: dict[str, int] = Field(description="`inference`: milliseconds of computing.")
     progress: float = Field(ge=0, le=1, description="Share of the computation that is done.")
+    stage: str = Field(
+        description="What it waits for before it is computed, e.g. weights being fetched; empty else."
+    )
     queue_position: int | None = Field(description="Jobs that come before it; null once it has ended.")
     eta_seconds: float | None = Field(description="Estimated time to its end; null once it has ended.")
 
@@ -88,13 +91,18 @@ def _option_schema(default: Any, ask: Ask) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if value is not None}
 
 
-_PATTERNS = {"colour": "^#[0-9A-Fa-f]{6}$", "name": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
+_PATTERNS = {
+    "colour": "^#[0-9A-Fa-f]{6}$",
+    "name": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    "faces": f"^{FACES_PATTERN}$",
+}
 _JSON_TYPES = {
     "boolean": "boolean",
     "integer": "integer",
     "number": "number",
     "name": "string",
     "colour": "string",
+    "faces": "string",
     "str": "string",
     "int": "integer",
 }

@@ -1,6 +1,6 @@
 """enlarge(): one picture through the steps of its plan, from row bands to the finished pixels.
 
-bleed ─▶ network × passes ─▶ resize ─▶ mix with a plain resize ─▶ alpha ─▶ crop
+bleed ─▶ network × passes ─▶ resize ─▶ mix with a plain resize ─▶ faces ─▶ alpha ─▶ crop
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from enlarger.engine.colour_lock import lock_colour
-from enlarger.engine.geometry import Size
+from enlarger.engine.faces.restoration import FaceRun, FaceTools, restore_faces
+from enlarger.engine.geometry import Size, plan_tiles
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.options import Options
 from enlarger.engine.pictures.colour import bleed, linear_to_srgb, srgb_to_linear
@@ -23,6 +25,9 @@ from enlarger.engine.plan import Plan
 from enlarger.engine.runtime import Session
 from enlarger.engine.tiles import Pass, Tile, Watch, run_tiles
 from enlarger.engine.timing import Timings, timed
+
+FACE_TILE_PIXELS = 256 * 256
+"""A face is cut into windows no larger than the picture's own, which fit into memory, or than this."""
 
 MIX_ROWS = 128
 """Rows mixed at a time: floats exist for these only."""
@@ -35,21 +40,31 @@ class Means:
     session: Session
     safe_session: Callable[[], Session]
     scratch: Path | None
+    face_tools: FaceTools | None = None
+    """Loaded where the plan restores faces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enlarged:
-    """`precision` is what the last tile was computed in; `fallbacks` say why, if that is not the plan's."""
+    """`precision` is what the last tile was computed in; `fallbacks` say why, if that is not the plan's.
+
+    `faces` is what the report says of them, None where none were to be restored.
+    """
 
     pixels: Pixels
     precision: str
     fallbacks: tuple[str, ...]
+    faces: dict[str, Any] | None = None
 
 
 def pixels_to_run(plan: Plan, options: Options, *, has_alpha: bool) -> int:
-    """Input pixels of all network passes over one picture: the total that its progress counts to."""
+    """Input pixels of all network passes over one picture: the total that its progress counts to.
+
+    Restoring faces counts as many pixels as the plan estimates for it, however many faces there are.
+    """
     once = sum(tiles.size.pixels for tiles in plan.passes)
-    return once * (2 if has_alpha and options.alpha == "network" else 1)
+    runs = (options.strength > 0) + (has_alpha and options.alpha == "network")
+    return once * runs + (plan.faces.pixels(plan.model) if plan.faces else 0)
 
 
 def enlarge(
@@ -61,13 +76,18 @@ def enlarge(
     run = _Run(plan, means, watch, timings)
     with timed(timings, "prepare"):
         source = _opaque(picture) if picture.has_alpha else picture
-    run.enlarge_into(colour, source)
-    if options.colour_lock:
+    if options.strength > 0:
+        run.enlarge_into(colour, source)
+    else:
+        with timed(timings, "resize"):
+            _resize_plainly(picture, source, colour)
+    if options.colour_lock and options.strength > 0:
         with timed(timings, "colour_lock"):
             lock_colour(colour, source)
-    if options.strength < 1.0:
+    if 0 < options.strength < 1:
         with timed(timings, "mix"):
             _mix(colour, source, options.strength, plan, means.scratch)
+    faces = run.restore_into(colour, source, options) if plan.faces else None
     if picture.has_alpha:
         alpha = final.layer(picture.colours, picture.channels)
         if options.alpha == "network":
@@ -75,7 +95,7 @@ def enlarge(
         else:
             with timed(timings, "resize"):
                 resample(_alpha_of(picture).rows, picture.size, alpha)
-    return Enlarged(_middle(final.array, plan.target.output), run.precision, tuple(run.fallbacks))
+    return Enlarged(_middle(final.array, plan.target.output), run.precision, tuple(run.fallbacks), faces)
 
 
 class _Run:
@@ -116,6 +136,56 @@ class _Run:
             with timed(self._timings, "resize"):
                 resample(picture.rows, picture.size, canvas)
 
+    def restore_into(self, canvas: Canvas, source: Picture, options: Options) -> dict[str, Any] | None:
+        """Restore the faces of `source` in `canvas`, the enlarged picture."""
+        faces, tools = self._plan.faces, self._means.face_tools
+        if faces is None or tools is None:
+            return None
+        run = FaceRun(
+            source=source,
+            canvas=canvas,
+            options=options,
+            tools=tools,
+            network=self._enlarged_face,
+            largest_crop=faces.largest_crop,
+            watch=self._watch,
+            timings=self._timings,
+        )
+        budget = faces.pixels(self._plan.model)
+
+        def advanced(share: float, box: tuple[int, int, int, int]) -> None:
+            left, top, right, bottom = box
+            done = self._before + round(budget * share)
+            size = {"width": right - left, "height": bottom - top}
+            self._watch.finished(Tile(left=left, top=top, **size, done=done, total=done))
+
+        report = restore_faces(run, advanced)
+        if tools.precision() not in ("", faces.precision):
+            self.fallbacks.append(
+                f"{faces.model} gave values that were no numbers in {faces.precision}: "
+                f"computed in {tools.precision()}"
+            )
+        self._before += budget
+        return report
+
+    def _enlarged_face(self, face: Picture) -> Canvas:
+        """A restored face through the network of the picture, once."""
+        scale, tiles = self._plan.model.scale, self._plan.passes[0]
+        size = Size(face.size.width * scale, face.size.height * scale)
+        canvas = open_canvas(size, face.colours, face.depth, self._means.scratch)
+        most = max(tiles.window.pixels, FACE_TILE_PIXELS)
+        work = Pass(
+            session=self._session,
+            safe_session=self._safe,
+            net=ARCHITECTURES[self._plan.model.net],
+            scale=scale,
+            plan=plan_tiles(face.size, overlap=tiles.overlap, max_pixels=most, unit=tiles.unit),
+        )
+        with timed(self._timings, "enlarge_faces"):
+            outcome = run_tiles(work, face, canvas, Watch(cancelled=self._watch.cancelled))
+        self.fallbacks += outcome.notes
+        return canvas
+
     def _safe(self) -> Session:
         self._session = self._means.safe_session()
         self.precision = self._session.precision
@@ -142,6 +212,12 @@ class _Run:
             )
 
         return Watch(finished=finished, cancelled=self._watch.cancelled)
+
+
+def _resize_plainly(picture: Picture, source: Picture, colour: Canvas) -> None:
+    """Resize without a network. At the same size every pixel stays, those under full transparency too."""
+    shown = picture if picture.size == colour.size else source
+    resample(lambda top, bottom: shown.rows(top, bottom)[:, :, : shown.colours], shown.size, colour)
 
 
 def _mix(colour: Canvas, source: Picture, strength: float, plan: Plan, scratch: Path | None) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL
+from enlarger.engine.networks.catalogue import DEFAULT_FACE_MODEL, DEFAULT_MODEL
 from enlarger.errors import InvalidOption
 
 MAX_SCALE = 10.0
+_SIDE = r"-?\d{1,6}(\.\d{1,3})?"
+_FACE = rf"(\d{{1,4}}|{_SIDE}(,{_SIDE}){{3}})"
+FACES_PATTERN = rf"({_FACE}( +{_FACE}){{0,99}})?"
 FORMATS = ("auto", "png", "jpeg", "webp", "avif", "tiff", "gif")
 
-Kind = Literal["number", "integer", "boolean", "choice", "name", "colour"]
+Kind = Literal["number", "integer", "boolean", "choice", "name", "colour", "faces"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,36 @@ class Options:
         choices=("contain", "cover", "stretch"),
     )
     face_enhance: bool = _option(False, "Restore faces.", "boolean")
+    face_model: str = _option(DEFAULT_FACE_MODEL, "Network that restores faces.", "name")
+    face_strength: float = _option(
+        1.0,
+        "Share of the restored face in the result; the rest is the face as it is enlarged without.",
+        "number",
+        low=0.0,
+        high=1.0,
+    )
+    face_confidence: float = _option(
+        0.8, "How sure the detector must be of a face to restore it.", "number", low=0.0, high=1.0
+    )
+    face_min_size: int = _option(
+        24,
+        "Shorter side of a face in input pixels from which it is restored: smaller ones would be invented.",
+        "integer",
+        low=0,
+        high=100_000,
+    )
+    face_only_center: bool = _option(
+        False, "Restore only the face nearest to the centre of the picture.", "boolean"
+    )
+    faces: str = _option(
+        "",
+        "Restore these faces, whatever their size, pose and score: numbers of the report or boxes "
+        "left,top,right,bottom in input pixels, separated by spaces.",
+        "faces",
+    )
+    aligned: bool = _option(
+        False, "The picture is one face already, upright and cut as in FFHQ: restore all of it.", "boolean"
+    )
     model: str = _option(DEFAULT_MODEL, "Network to run, or auto to choose by scale and cost.", "name")
     passes: int = _option(1, "How many times the network runs over its own result.", "integer", low=1, high=3)
     denoise: float = _option(
@@ -146,6 +179,18 @@ def asks() -> dict[str, Ask]:
     return {spec.name: spec.metadata["ask"] for spec in fields(Options)}
 
 
+def chosen_faces(text: str) -> tuple[int | tuple[float, float, float, float], ...]:
+    """The items of the option `faces`: indices into the report, and boxes (left, top, right, bottom)."""
+    return tuple(_chosen_face(item) for item in text.split())
+
+
+def _chosen_face(item: str) -> int | tuple[float, float, float, float]:
+    if "," not in item:
+        return int(item)
+    left, top, right, bottom = (float(side) for side in item.split(","))
+    return left, top, right, bottom
+
+
 def _boolean(name: str, ask: Ask, value: Any) -> bool:
     del ask
     if not isinstance(value, bool):
@@ -180,6 +225,17 @@ def _colour(name: str, ask: Ask, value: Any) -> str:
     return value.lower()
 
 
+def _faces(name: str, ask: Ask, value: Any) -> str:
+    del ask
+    if not isinstance(value, str) or not re.fullmatch(FACES_PATTERN, value.strip(), re.ASCII):
+        raise InvalidOption(
+            f"{name} must be numbers or boxes left,top,right,bottom with spaces between, 100 at most, "
+            f"not {_shown(value)}",
+            name,
+        )
+    return " ".join(value.split())
+
+
 def _number(name: str, ask: Ask, value: Any) -> float | int | None:
     if value is None and ask.nullable:
         return None
@@ -206,6 +262,7 @@ _CHECKS: dict[Kind, Callable[[str, Ask, Any], Any]] = {
     "choice": _choice,
     "name": _name,
     "colour": _colour,
+    "faces": _faces,
 }
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from enlarger.engine import machine
 from enlarger.engine.enlarge import Enlarged, Means, enlarge, pixels_to_run
+from enlarger.engine.faces.estimate import FaceAbility
+from enlarger.engine.faces.face import Detector, Restorer
+from enlarger.engine.faces.loading import FaceLoader
+from enlarger.engine.faces.restoration import FaceTools, restored_count
 from enlarger.engine.geometry import Size
+from enlarger.engine.networks import gfpgan
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import ModelSpec
 from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models
@@ -26,7 +31,7 @@ from enlarger.engine.runtime import Runtime, Session
 from enlarger.engine.runtime.choice import NATIVE, Runtimes
 from enlarger.engine.tiles import Tile, Watch
 from enlarger.engine.timing import Timings, timed
-from enlarger.errors import FeatureUnavailable, UnsupportedFormat
+from enlarger.errors import UnsupportedFormat
 
 KEPT_SESSIONS = 2
 """Loaded models kept warm, the most recently used ones."""
@@ -37,7 +42,7 @@ class Engine:
 
     `device` is auto, cpu, cuda:N, mps or gpu; `threads` 0 means one a usable core; `runtime` forces a name of
     RUNTIMES; pulled and imported models are in `weights_dir`; canvases too large for memory are files in
-    `scratch`.
+    `scratch`. `detector` and `restorer` stand in for the networks that find and restore faces.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Engine:
         scratch: Path | None = None,
         weights_dir: Path | None = None,
         max_tile_pixels: int | None = None,
+        detector: Detector | None = None,
+        restorer: Restorer | None = None,
     ) -> None:
         self._device = machine.choose_device(device)
         self._runtimes = Runtimes(self._device, runtime)
@@ -58,6 +65,13 @@ class Engine:
         self._scratch = scratch
         self._weights_dir = weights_dir or default_weights_dir()
         self._max_tile_pixels = max_tile_pixels
+        self._faces = FaceLoader(
+            detector=detector,
+            restorer=restorer,
+            weights_dir=self._weights_dir,
+            threads=self._threads,
+            runtime=self._opened_runtime,
+        )
         self._sessions: OrderedDict[tuple[str, str, float], tuple[Session, str]] = OrderedDict()
         # Models that gave values that were no numbers on this device, and what they are computed in since.
         self._pinned: dict[str, str] = {}
@@ -80,6 +94,12 @@ class Engine:
                 self._runtimes.name_for(ARCHITECTURES[spec.net], spec.hyper, precision) == NATIVE
             ),
             max_tile_pixels=self._max_tile_pixels,
+            faces=FaceAbility(
+                restorers=self._faces.restorers(),
+                has_own_restorer=self._faces.has_own_restorer,
+                has_mask=self._faces.has_mask(),
+                precisions=gfpgan.NET.precisions,
+            ),
         )
         plan = make_plan(
             subject if isinstance(subject, Subject) else Subject(size=Size(*subject)),
@@ -107,11 +127,6 @@ class Engine:
         `watch` follows the run and can stop it. Raises the errors of `enlarger.errors`; the input is never
         returned as a result.
         """
-        if options.face_enhance:
-            raise FeatureUnavailable(
-                "face_enhance needs the GFPGAN face restoration, which this version does not have yet; "
-                "send face_enhance=false"
-            )
         timings: Timings = {}
         with timed(timings, "decode"):
             source = decoded(picture, options.frame, self._limits) if isinstance(picture, bytes) else picture
@@ -122,6 +137,7 @@ class Engine:
         encoding = _encoding(first, options, plan, is_animated=isinstance(source, Animation))
         with self._turn:
             with timed(timings, "load"):
+                tools = self._face_tools(plan, options)
                 session, weights_sha256 = self._session(plan.model, plan.precision, options.denoise)
             total = pixels_to_run(plan, options, has_alpha=first.has_alpha)
             done: list[Enlarged] = []
@@ -130,13 +146,15 @@ class Engine:
                     session=session,
                     safe_session=lambda: self._session(plan.model, "f32", options.denoise)[0],
                     scratch=self._scratch,
+                    face_tools=tools,
                 )
                 counted = _counted(watch or Watch(), index * total, len(frames) * total)
                 done.append(enlarge(frame, plan, options, means, counted, timings))
                 if done[-1].precision != session.precision:
                     self._pinned[plan.model.name] = done[-1].precision
                     session, _ = self._session(plan.model, done[-1].precision, options.denoise)
-            self._learn(plan, len(frames), timings["network"])
+            faces = [enlarged.faces for enlarged in done if enlarged.faces is not None]
+            self._learn(plan, len(frames), restored_count(faces), timings)
         report = report_of(
             plan,
             options,
@@ -145,6 +163,7 @@ class Engine:
             precision=done[-1].precision,
             conversions=[note for frame in frames for note in frame.notes],
             fallbacks=[note for enlarged in done for note in enlarged.fallbacks],
+            faces=faces,
             timings=timings,
         )
         return Result(
@@ -159,6 +178,12 @@ class Engine:
         """Forget the loaded models."""
         with self._turn:
             self._sessions.clear()
+            self._faces.forget()
+
+    def _face_tools(self, plan: Plan, options: Options) -> FaceTools | None:
+        if plan.faces is None:
+            return None
+        return self._faces.tools(options.face_model, plan.faces.precision, is_aligned=options.aligned)
 
     def _session(self, spec: ModelSpec, precision: str, denoise: float) -> tuple[Session, str]:
         """The loaded model and the sha256 of its weights."""
@@ -187,10 +212,16 @@ class Engine:
             precision, kind=self._device.name.partition(":")[0]
         )
 
-    def _learn(self, plan: Plan, frames: int, network_ms: float) -> None:
-        computed = sum(tiles.tiles * tiles.window.pixels for tiles in plan.passes) * frames
-        gigaflop = computed * plan.model.mflops_per_pixel / 1e3
-        self._measured[plan.model.name, plan.precision] = gigaflop / max(network_ms / 1e3, 1e-3)
+    def _learn(self, plan: Plan, frames: int, restored: int, timings: Timings) -> None:
+        """How fast this engine is, from what `frames` pictures with `restored` faces took."""
+        if "network" in timings:
+            computed = sum(tiles.tiles * tiles.window.pixels for tiles in plan.passes) * frames
+            gigaflop = computed * plan.model.mflops_per_pixel / 1e3
+            self._measured[plan.model.name, plan.precision] = gigaflop / max(timings["network"] / 1e3, 1e-3)
+        if plan.faces and plan.faces.model and restored:
+            gigaflop = plan.faces.gflop * restored
+            key = plan.faces.model, plan.faces.precision
+            self._measured[key] = gigaflop / max(timings["restore"] / 1e3, 1e-3)
 
 
 def decoded(data: bytes, frame: int | None, limits: Limits) -> Picture | Animation:

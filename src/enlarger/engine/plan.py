@@ -7,9 +7,10 @@ to choose on its own stands in `notes`, which go into the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from enlarger.engine.faces.estimate import FaceAbility, FacePlan, plan_faces
 from enlarger.engine.geometry import Size, Target, TilePlan, plan_tiles, target_of
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
 from enlarger.engine.options import Options
@@ -48,7 +49,8 @@ class Ability:
 
     `precisions`: what the runtime computes in, the one that auto means first. `gflops(model, precision)`: how
     fast it is. `is_present(model)`: whether the weights are here. `is_native(model, precision)`: whether the
-    native kernel computes that instead of `runtime`. `max_tile_pixels` None is what suits the runtime.
+    native kernel computes that instead of `runtime`. `max_tile_pixels` None is what suits the runtime. `faces`:
+    what could restore them.
     """
 
     runtime: str
@@ -57,6 +59,7 @@ class Ability:
     is_present: Callable[[ModelSpec], bool]
     is_native: Callable[[ModelSpec, str], bool] = lambda spec, precision: False
     max_tile_pixels: int | None = None
+    faces: FaceAbility = field(default_factory=FaceAbility)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +87,10 @@ class Plan:
     memory_bytes: int
     """Estimate of the largest memory needed at once."""
     seconds: float
-    """Estimate of the time the network takes."""
+    """Estimate of the time the networks take."""
     notes: tuple[str, ...] = ()
+    faces: FacePlan | None = None
+    """How faces are restored; None where that was not asked for."""
 
     @property
     def size(self) -> Size:
@@ -108,6 +113,7 @@ class Plan:
             "output": list(self.size),
             "depth": self.depth,
             "passes": len(self.passes),
+            "face_model": self.faces.model if self.faces else None,
             "tiles": sum(tiles.tiles for tiles in self.passes),
             "work_ratio": round(self.work_ratio, 4),
             "memory_bytes": self.memory_bytes,
@@ -135,6 +141,15 @@ def make_plan(
     is_native = ability.is_native(spec, precision)
     most = ability.max_tile_pixels or (NATIVE_TILE_PIXELS if is_native else MAX_TILE_PIXELS)
     passes = _passes(subject.size, spec, options, limits, most)
+    faces, seconds = None, 0.0
+    if options.face_enhance:
+        faces = plan_faces(subject.size, target.resized, options, spec, precision, ability.faces)
+        seconds = faces.seconds(spec, precision, ability.gflops) * subject.frames
+        notes = (*notes, "the estimates of time and memory count one face a picture")
+    if options.strength > 0:
+        seconds += _seconds(passes, spec, subject, ability.gflops(spec.name, precision))
+    else:
+        notes = (*notes, f"strength=0: {spec.name} does not run over the picture")
     return Plan(
         model=spec,
         runtime="native" if is_native else ability.runtime,
@@ -142,9 +157,11 @@ def make_plan(
         passes=passes,
         target=target,
         depth=depth,
-        memory_bytes=_memory(passes, spec, precision, target, depth, subject, is_native=is_native),
-        seconds=_seconds(passes, spec, subject, ability.gflops(spec.name, precision)),
+        memory_bytes=_memory(passes, spec, precision, target, depth, subject, is_native=is_native)
+        + (faces.memory_bytes if faces else 0),
+        seconds=round(seconds, 3),
         notes=(*notes, *why),
+        faces=faces,
     )
 
 
@@ -255,4 +272,4 @@ def _memory(
 
 def _seconds(passes: tuple[TilePlan, ...], spec: ModelSpec, subject: Subject, gflops: float) -> float:
     computed = sum(tiles.tiles * tiles.window.pixels for tiles in passes)
-    return round(spec.mflops_per_pixel * computed * subject.frames / 1e3 / gflops, 3)
+    return spec.mflops_per_pixel * computed * subject.frames / 1e3 / gflops

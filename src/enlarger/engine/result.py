@@ -61,6 +61,7 @@ def report_of(
     precision: str,
     conversions: Sequence[str],
     fallbacks: Sequence[str],
+    faces: Sequence[dict[str, Any]],
     timings: Timings,
 ) -> dict[str, Any]:
     """What is told of a result, in JSON types."""
@@ -83,8 +84,21 @@ def report_of(
         "work_ratio": round(plan.work_ratio, 4),
         "strength": options.strength,
         "colour_lock": options.colour_lock,
+        "faces": _faces_told(faces),
         "choices": list(plan.notes),
         "conversions": list(dict.fromkeys(conversions)),
         "fallbacks": list(dict.fromkeys(fallbacks)),
         "timings_ms": timings,
+    }
+
+
+def _faces_told(frames: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What is told of the faces of all frames; in an animation each face says in which frame it is."""
+    if len(frames) <= 1:
+        return frames[0] if frames else None
+    return {
+        **frames[0],
+        "found": sum(one["found"] for one in frames),
+        "note": "; ".join(dict.fromkeys(one["note"] for one in frames)),
+        "faces": [{"frame": index, **face} for index, one in enumerate(frames) for face in one["faces"]],
     }
