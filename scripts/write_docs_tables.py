@@ -17,7 +17,13 @@ import typer
 
 from enlarger.api.problems import status_of
 from enlarger.cli import app
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, WeightsFile
+from enlarger.engine.networks.catalogue import (
+    DEFAULT_FACE_MODEL,
+    DEFAULT_MODEL,
+    FACE_MODELS,
+    MODELS,
+    WeightsFile,
+)
 from enlarger.engine.options import Ask, Options, asks
 from enlarger.errors import error_classes, error_from
 from enlarger.jobs.job import Job
@@ -118,6 +124,21 @@ def models() -> str:
     return table(head, rows)
 
 
+def face_models() -> str:
+    rows = (
+        (
+            code(name) + (" (default)" if name == DEFAULT_FACE_MODEL else ""),
+            spec.role,
+            spec.summary,
+            megabytes((file for file in spec.files if file.url), packaged=False),
+            spec.licence,
+            f"[{spec.origin.split('/')[4]}]({spec.origin})",
+        )
+        for name, spec in FACE_MODELS.items()
+    )
+    return table(("model", "role", "for", "official file", "licence", "from"), rows)
+
+
 def commands() -> str:
     def walk(command: Any, words: str) -> Iterator[str]:
         for name, child in getattr(command, "commands", {}).items():
@@ -148,7 +169,7 @@ def commands() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    made.__name__: made for made in (settings, options, errors, models, commands)
+    made.__name__: made for made in (settings, options, errors, models, face_models, commands)
 }
 
 

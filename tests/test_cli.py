@@ -93,7 +93,7 @@ def test_json_prints_the_report_and_nothing_else(run: Run, photo: Path) -> None:
         (("--precision", "int8"), "precision"),
         (("--output-format", "psd"), "output_format"),
         (("--device", "tpu"), "device"),
-        (("--face-enhance",), "face_enhance"),
+        (("--face-strength", "2"), "face_strength"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_field(

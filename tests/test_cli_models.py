@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from enlarger.cli_models import models_app
 from enlarger.engine.networks import cards, compact
-from enlarger.engine.networks.catalogue import MODELS
+from enlarger.engine.networks.catalogue import FACE_MODELS, FACE_SET, MODELS
 from enlarger.engine.networks.safetensors import write_safetensors
 from enlarger.errors import InvalidOption, ModelUnavailable, WeightsCorrupt
 
@@ -87,6 +87,39 @@ def test_a_model_is_pulled_listed_verified_and_removed(run: Run, tmp_path: Path)
     assert "small: already in" in run("pull", "small").output
     assert "net.pth" in run("remove", "small").output
     assert "missing" in line_of("small", run("list"))
+
+
+def test_pull_faces_brings_all_three_with_their_licences(
+    run: Run, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in FACE_SET:
+        content = f"weights of {name}".encode()
+        (tmp_path / "published" / name).write_bytes(content)
+        file = replace(
+            FACE_MODELS[name].files[0],
+            url=f"{published}/{name}",
+            sha256=sha256(content).hexdigest(),
+            bytes=len(content),
+        )
+        monkeypatch.setitem(FACE_MODELS, name, replace(FACE_MODELS[name], files=(file,)))
+    pulled = run("pull", "faces", "YuNet")
+    assert pulled.exit_code == 0, pulled.output
+    for name in FACE_SET:
+        assert f"{name}: {FACE_MODELS[name].licence}" in pulled.output
+        assert "pulled" in line_of(name, run("list"))
+        assert (tmp_path / "weights" / FACE_MODELS[name].files[0].name).is_file()
+    assert "research and evaluation only" in pulled.output
+    assert line_of("YuNet", run("verify", "YuNet")).startswith("ok")
+    # The file is the one that was published, but no network.
+    assert line_of("ParseNet", run("verify")).startswith("BAD")
+    assert run("remove", *FACE_SET).exit_code == 0
+    assert "missing" in line_of("GFPGANv1.4", run("list"))
+
+
+def test_list_tells_what_each_face_model_does(run: Run) -> None:
+    listed = run("list")
+    roles = {"GFPGANv1.4": "restorer", "YuNet": "detector", "ParseNet": "mask"}
+    assert all(role in line_of(name, listed) for name, role in roles.items())
 
 
 @pytest.mark.usefixtures("published")

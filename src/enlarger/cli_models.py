@@ -12,12 +12,14 @@ import typer
 from enlarger.engine.networks.cards import (
     card_paths,
     default_weights_dir,
+    every_model,
+    is_official,
     model_named,
     models,
     read_card,
     remove_imported,
 )
-from enlarger.engine.networks.catalogue import MODELS, ModelSpec
+from enlarger.engine.networks.catalogue import FACE_SET, AnyModel, ModelSpec
 from enlarger.errors import ModelUnavailable, WeightsCorrupt
 
 models_app = typer.Typer(help="The networks this installation can run.", no_args_is_help=True)
@@ -40,11 +42,14 @@ def models_list(weights_dir: WeightsDir = None) -> None:
     from enlarger.engine.networks.weights import place
 
     folder = weights_dir or default_weights_dir()
-    for spec in models(folder).values():
-        typer.echo(
-            f"{spec.name:28} ×{spec.scale}  {place(spec, folder):9}{spec.mflops_per_pixel:6.2f} Mflop/px"
-            f"{spec.files[0].bytes / 1e6:6.0f} MB  {spec.summary}"
+    for spec in every_model(folder).values():
+        facts = (
+            f"×{spec.scale}  {place(spec, folder):9}{spec.mflops_per_pixel:6.2f} Mflop/px"
+            if isinstance(spec, ModelSpec)
+            else f"    {place(spec, folder):9}{spec.role:>15}"
         )
+        size = f"{spec.files[0].bytes / 1e6:6.1f} MB" if spec.files[0].bytes else " " * 9
+        typer.echo(f"{spec.name:28} {facts}{size}  {spec.summary}")
     for path in card_paths(folder):
         try:
             read_card(path)
@@ -55,7 +60,11 @@ def models_list(weights_dir: WeightsDir = None) -> None:
 @models_app.command("pull")
 def models_pull(
     names: Annotated[
-        list[str], typer.Argument(help="Models, or `all` for every one that is not on this machine.")
+        list[str],
+        typer.Argument(
+            help="Models; `faces` for the three that restore faces; `all` for every one that enlarges and is not on "
+            "this machine."
+        ),
     ],
     mirror: Annotated[
         list[str] | None,
@@ -76,7 +85,7 @@ def models_pull(
     ] = False,
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Download official weights, verified, continuing where an earlier download broke off."""
+    """Download official weights, verified, continuing where an earlier download broke off; shows their licences."""
     from enlarger.engine.networks.weights import pull_weights
 
     folder = weights_dir or default_weights_dir()
@@ -93,17 +102,21 @@ def models_pull(
 @models_app.command("import")
 def models_import(
     file: Annotated[
-        Path, typer.Argument(help="A .pth or .safetensors file, or one of an ncnn pair .param and .bin.")
+        Path,
+        typer.Argument(
+            help="A .pth or .safetensors file, one of an ncnn pair .param and .bin, or an official file of any kind."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model; the name of the file unless given.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the list.")] = "not stated",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Make a checkpoint of an RRDBNet or compact network a model. Nothing in it is executed."""
+    """Put an official file in its place, or make a checkpoint of a known network a model; executes nothing in it."""
     from enlarger.engine.networks.imports import import_model
 
     spec = import_model(file, weights_dir or default_weights_dir(), name=name, licence=licence)
-    typer.echo(f"{spec.name} ×{spec.scale}: {spec.summary}")
+    scale = f" ×{spec.scale}" if isinstance(spec, ModelSpec) else ""
+    typer.echo(f"{spec.name}{scale}: {spec.summary}")
 
 
 @models_app.command("verify")
@@ -118,7 +131,7 @@ def models_verify(
 
     folder = weights_dir or default_weights_dir()
     is_sound = True
-    for spec in [model_named(name, folder) for name in names or ()] or models(folder).values():
+    for spec in [model_named(name, folder) for name in names or ()] or every_model(folder).values():
         if not names and not is_present(spec, folder):
             continue
         try:
@@ -140,17 +153,23 @@ def models_remove(names: Names, weights_dir: WeightsDir = None) -> None:
     folder = weights_dir or default_weights_dir()
     for name in names:
         # By name, as the card of an imported model may be what is broken.
-        removed = remove_imported(name, folder) if name not in MODELS else []
+        removed = [] if is_official(name) else remove_imported(name, folder)
         for path in removed or remove_weights(model_named(name, folder), folder):
             typer.echo(f"removed {path}")
 
 
-def _chosen(names: list[str], folder: Path) -> list[ModelSpec]:
+def _chosen(names: list[str], folder: Path) -> list[AnyModel]:
+    """The models named, each once, `all` and `faces` standing for several."""
     from enlarger.engine.networks.weights import is_present
 
-    if names == ["all"]:
-        return [spec for spec in models(folder).values() if not is_present(spec, folder)]
-    return [model_named(name, folder) for name in names]
+    chosen: dict[str, AnyModel] = {}
+    for name in names:
+        if name == "all":
+            chosen |= {spec.name: spec for spec in models(folder).values() if not is_present(spec, folder)}
+        else:
+            of_faces = FACE_SET if name == "faces" else (name,)
+            chosen |= {one: model_named(one, folder) for one in of_faces}
+    return list(chosen.values())
 
 
 @contextmanager

@@ -11,8 +11,16 @@ from pathlib import Path
 
 from enlarger.engine import machine, safety, selftest
 from enlarger.engine.networks.architectures import ARCHITECTURES
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
-from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models, place
+from enlarger.engine.networks.cards import face_models, pull_command
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, FaceModelSpec, ModelSpec
+from enlarger.engine.networks.weights import (
+    default_weights_dir,
+    is_present,
+    load_weights,
+    models,
+    place,
+    verify_weights,
+)
 from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision
 from enlarger.engine.runtime.choice import Runtimes, why_not_native
 from enlarger.engine.sandbox import sandbox_state
@@ -29,7 +37,10 @@ class Finding:
 
 
 def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[Finding]:
-    """Hardware and its limits, devices, runtimes, the sandbox, then each model: its weights and one tile."""
+    """Hardware and its limits, devices, runtimes, the sandbox, then each model: its weights and one tile.
+
+    Of the models for faces the weights only.
+    """
     folder = weights_dir or default_weights_dir()
     yield Finding("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     yield from _limits()
@@ -52,6 +63,8 @@ def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[
     yield Finding("weights", str(folder))
     for spec in models(folder).values():
         yield _model(spec, runtimes, precision, folder)
+    for spec in face_models(folder).values():
+        yield _face_model(spec, folder)
 
 
 def _limits() -> Iterator[Finding]:
@@ -90,6 +103,17 @@ def _model(spec: ModelSpec, runtimes: Runtimes, precision: str, weights_dir: Pat
 def _native(device: str) -> str:
     reason = why_not_native(device)
     return f"not used: {reason}" if reason else "computes RRDBNet models in bf16, OpenVINO the rest"
+
+
+def _face_model(spec: FaceModelSpec, weights_dir: Path) -> Finding:
+    """A file that is here must be sound; none need be here."""
+    if not is_present(spec, weights_dir):
+        return Finding(spec.name, f"not on this machine; for faces get it with: {pull_command(spec)}")
+    try:
+        verify_weights(spec, weights_dir)
+    except EnlargerError as error:
+        return Finding(spec.name, error.message, is_good=False)
+    return Finding(spec.name, f"weights verified ({spec.files[0].sha256[:12]}…), the {spec.role} of faces")
 
 
 def _versioned(runtime: str) -> str:
