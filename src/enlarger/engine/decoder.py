@@ -120,6 +120,21 @@ class Decoder:
         request = self._request("animation", self._limits.max_animation_pixels)
         return self._decoded(path, scratch, request, animation_from)
 
+    def write_pyramid(self, path: Path, target: Path, *, frame: int = 0) -> None:
+        """Write the picture in a file, or a frame or page of it, as a pyramid that `open_pyramid` reads.
+
+        `target` is made, or written over. Raises PictureTooLarge, before anything is decoded, and OutOfMemory.
+        """
+        request = self._request("pyramid", self._limits.max_pixels, frame)
+        with (
+            self._turn,
+            self._opened(path) as source,
+            target.open("w+b") as written,
+            self._conversation() as child,
+        ):
+            header = child.ask(request, source, written)
+            child.answer("pyramid", seconds_for(header, request))
+
     def open(self, path: Path, scratch: Path, *, frame: int | None = None) -> Picture | Animation:
         """The picture in a file, or the animation where it is one and no `frame` of it is chosen."""
         if frame is None and self.probe(path).frames > 1:

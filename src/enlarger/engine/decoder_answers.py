@@ -14,8 +14,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, TypeVar, cast
 
-import numpy as np
-
 from enlarger.engine.decoder_child import LENGTH
 from enlarger.engine.geometry import Size
 from enlarger.errors import (
@@ -29,7 +27,7 @@ from enlarger.errors import (
 
 if TYPE_CHECKING:
     from enlarger.engine.pictures.animation import Animation
-    from enlarger.engine.pictures.codec import Header
+    from enlarger.engine.pictures.formats import Header
     from enlarger.engine.pictures.picture import Picture, Pixels, Rows
 
 Choice = TypeVar("Choice", str, int, bool)
@@ -100,7 +98,7 @@ def receive(pipe: socket.socket, kind: str, seconds: float, max_blob_bytes: int)
 
 def header_from(answer: Answer) -> Header:
     """The header in an answer. Raises ValueError."""
-    from enlarger.engine.pictures.codec import FORMATS, Header
+    from enlarger.engine.pictures.formats import FORMATS, Header
 
     return Header(
         format=answer.one_of("format", FORMATS),
@@ -170,6 +168,8 @@ class RawFile:
     """
 
     def __init__(self, file: IO[bytes], width: int, channels: int, depth: int) -> None:
+        import numpy as np  # the server, which reads no pixels, speaks to a decoder too
+
         self._number = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._number)
         self._row_shape = (width, channels)
@@ -177,6 +177,8 @@ class RawFile:
         self._dtype = np.dtype(np.uint8 if depth == 8 else np.uint16)
 
     def rows(self, top: int, bottom: int) -> Pixels:
+        import numpy as np
+
         pixels = np.empty((bottom - top, *self._row_shape), self._dtype)
         space = pixels.data.cast("B")
         done = 0

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BAND_BYTES = 16 * 2**20
 REQUEST_BYTES = 4096
-Work = Literal["probe", "decode", "animation"]
+Work = Literal["probe", "decode", "animation", "pyramid"]
 OUT_OF_MEMORY = ("out of memory", "insufficient memory", "memory allocation")
 LENGTH = struct.Struct(">I")
 
@@ -92,7 +92,10 @@ def _answer(
     pipe: socket.socket, request: Request, source: IO[bytes], target: IO[bytes] | None = None
 ) -> None:
     try:
-        _work(pipe, request, source, target)
+        if request.work == "pyramid" and target is not None:
+            _pyramid(pipe, request, source, target)
+        else:
+            _work(pipe, request, source, target)
     except (EnlargerError, MemoryError) as error:
         told = _named(error)
         _send(pipe, {"kind": "failure", "code": told.code, "message": told.message})
@@ -121,6 +124,17 @@ def _work(pipe: socket.socket, request: Request, source: IO[bytes], target: IO[b
     _write(pictures, target)
     words = {"kind": "pixels", **_facts(pictures[0], len(pictures)), "notes": pictures[0].notes, **timing}
     _send(pipe, words, pictures[0].icc, pictures[0].exif, pictures[0].xmp)
+
+
+def _pyramid(pipe: socket.socket, request: Request, source: IO[bytes], target: IO[bytes]) -> None:
+    from enlarger.engine.pictures.codec import open_stream, write_pyramid
+
+    header, image = open_stream(source, request.frame or 0)
+    check_pixels(header.size, 1, request.max_pixels)
+    _send(pipe, {"kind": "header", **_facts(header, header.frames, header.pages)})
+    sandbox.allow_cpu(seconds_for(header, request))
+    write_pyramid(image(), header, target)
+    _send(pipe, {"kind": "pyramid"})
 
 
 def _write(pictures: Iterable[Picture], target: IO[bytes]) -> None:

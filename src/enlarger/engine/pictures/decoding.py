@@ -6,17 +6,22 @@ Whatever the file holds becomes gray or RGB of 8 or 16 bits a sample, upright, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import IO
 
 from enlarger.engine.geometry import Size
 from enlarger.engine.pictures import colour, pillow, vips
 from enlarger.engine.pictures.animation import Animation
 from enlarger.engine.pictures.directories import EXIF_MARKER, exif_of_tiff
-from enlarger.engine.pictures.formats import sniff
+from enlarger.engine.pictures.formats import Header, sniff
 from enlarger.engine.pictures.picture import Picture, Pixels
 from enlarger.engine.pictures.vips import VipsImage, blob
 from enlarger.errors import InvalidOption, InvalidPicture, UnsupportedFormat
 
+_HEAD_BYTES = 16 * 2**20
+"""Enough to tell the format: what may stand before the pixels of an animated PNG."""
+_MIRRORED = 2
+"""The highest EXIF orientation whose rows still come from top to bottom."""
 _PILLOWS = ("bmp", "apng")
 _ANIMATED = ("gif", "webp")  # read frame by frame through libvips
 
@@ -42,22 +47,6 @@ _SAMPLES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What a file says of itself; `size` is that of the upright picture."""
-
-    format: str
-    size: Size
-    colours: int
-    """1 for gray, 3 for RGB and for CMYK, which is read as RGB."""
-    has_alpha: bool
-    depth: int
-    frames: int = 1
-    """Of an animation; 1 for a still picture."""
-    pages: int = 1
-    """Of a TIFF: separate pictures, of which the first is taken when nobody chooses."""
-
-
 def probe(data: bytes) -> Header:
     """The header of a picture file. Raises UnsupportedFormat, InvalidPicture."""
     format = sniff(data)
@@ -77,17 +66,14 @@ def decode(data: bytes, *, frame: int | None = None) -> Picture:
         raise UnsupportedFormat(
             f"this {header.format} is an animation of {header.frames} frames; choose one of them with frame"
         )
-    count = max(header.frames, header.pages)
-    if frame is not None and not 0 <= frame < count:
-        raise InvalidOption(f"frame must be from 0 to {count - 1} for this picture, not {frame}", "frame")
+    page = frame or 0
+    _check_frame(page, header)
     if header.format in _PILLOWS:
-        return _pillow_pictures(header, pillow.opened(data, header.format))[frame or 0]
-    if count == 1:
+        return _pillow_pictures(header, pillow.opened(data, header.format))[page]
+    if max(header.frames, header.pages) == 1:
         return _described(_picture(header.format, vips.opened(data, header.format)), data)
-    note = f"page {frame or 0} taken, the file holds {count}" if header.pages > 1 else f"frame {frame} taken"
-    return _described(
-        _picture(header.format, vips.opened(data, header.format, page=frame or 0), (note,)), data
-    )
+    note = f"page {page} taken, the file holds {header.pages}" if header.pages > 1 else f"frame {page} taken"
+    return _described(_picture(header.format, vips.opened(data, header.format, page=page), (note,)), data)
 
 
 def decode_animation(data: bytes) -> Animation:
@@ -119,6 +105,44 @@ def decode_animation(data: bytes) -> Animation:
     )
 
 
+def open_stream(file: IO[bytes], frame: int = 0) -> tuple[Header, Callable[[], VipsImage]]:
+    """The header of a picture, and how to get it as an upright image to be read once, from top to bottom.
+
+    Where its format allows it the pixels never lie in memory together. `frame` of an animation, or page of a TIFF,
+    whose own size the header tells. Raises as `decode` does; damaged pixels raise pyvips.Error when they are read.
+    """
+    format = sniff(file.read(_HEAD_BYTES))
+    if format in _PILLOWS:
+        file.seek(0)
+        opened = pillow.opened(file.read(), format)
+        header = _pillow_header(format, opened)
+        _check_frame(frame, header)
+        return header, lambda: _pillow_image(header, opened, frame)
+    header = _header(format, vips.opened_stream(file, format))
+    _check_frame(frame, header)
+    page = {"page": frame} if frame else {}
+    header = _header(format, vips.opened_stream(file, format, **page))
+    return header, lambda: _streamed(vips.opened_stream(file, format, access="sequential", **page), header)
+
+
+def _check_frame(frame: int, header: Header) -> None:
+    count = max(header.frames, header.pages)
+    if not 0 <= frame < count:
+        raise InvalidOption(f"frame must be from 0 to {count - 1} for this picture, not {frame}", "frame")
+
+
+def _streamed(image: VipsImage, header: Header) -> VipsImage:
+    turned = image.get("orientation") if image.get_typeof("orientation") else 1
+    if turned > _MIRRORED:
+        image = vips.wrapped(image.copy_memory)  # turning reads the last rows first
+    return _upright(image, header)[0]
+
+
+def _pillow_image(header: Header, opened: pillow.Opened, frame: int) -> VipsImage:
+    picture = _pillow_pictures(header, opened)[frame]
+    return vips.with_blob(vips.from_pixels(opened.pixels(frame)), "icc-profile-data", picture.icc)
+
+
 def _header(format: str, image: VipsImage) -> Header:
     kind = _KINDS.get((image.interpretation, image.format))
     if kind is None or image.bands < kind[0]:
@@ -145,10 +169,7 @@ def _picture(format: str, image: VipsImage, notes: tuple[str, ...] = ()) -> Pict
     """A picture over an image of libvips: upright, in gray or RGB, samples over the whole of their range."""
     header = _header(format, image)
     exif, xmp = blob(image, "exif-data"), blob(image, "xmp-data")
-    image = image.autorot()
-    image, dropped = _without_extra_channels(image, header)
-    image = _full_range(image, format)
-    image, changed = _coloured(image, header)
+    image, changed = _upright(image, header)
     return Picture(
         size=header.size,
         colours=header.colours,
@@ -159,8 +180,15 @@ def _picture(format: str, image: VipsImage, notes: tuple[str, ...] = ()) -> Pict
         exif=exif.removeprefix(EXIF_MARKER),
         xmp=xmp,
         format=format,
-        notes=notes + dropped + changed,
+        notes=notes + changed,
     )
+
+
+def _upright(image: VipsImage, header: Header) -> tuple[VipsImage, tuple[str, ...]]:
+    """The image as a Picture shows it, and what was changed for that."""
+    image, dropped = _without_extra_channels(image.autorot(), header)
+    image, changed = _coloured(_full_range(image, header.format), header)
+    return image, dropped + changed
 
 
 def _described(picture: Picture, data: bytes) -> Picture:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from mmap import mmap
 from typing import BinaryIO, NamedTuple
 
 SHORT, LONG = 3, 4
@@ -46,7 +47,7 @@ class Entry(NamedTuple):
 class Block:
     """A TIFF structure, read with every pointer checked against the end. Raises Malformed."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: bytes | bytearray | mmap) -> None:
         order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
         if order is None:
             raise Malformed("it does not start like EXIF")

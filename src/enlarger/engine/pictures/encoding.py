@@ -120,10 +120,11 @@ def _fitted(
     if wanted < depth:
         why = f": {row.name} holds no more" if not row.holds_16_bit else ""
         notes.append(f"16 bits a sample rounded to 8{why}")
-    return _of_depth(image, depth, wanted), tuple(notes)
+    return of_depth(image, depth, wanted), tuple(notes)
 
 
-def _of_depth(image: VipsImage, depth: int, wanted: int) -> VipsImage:
+def of_depth(image: VipsImage, depth: int, wanted: int) -> VipsImage:
+    """An image of 8 or 16 bits a sample with the other depth, rounded to the nearest."""
     if depth == wanted:
         return image
     gray = image.bands <= 2

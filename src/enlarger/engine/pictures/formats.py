@@ -35,6 +35,22 @@ class Format:
         return self.suffixes[0].removeprefix(".")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a file says of itself; `size` is that of the upright picture."""
+
+    format: str
+    size: Size
+    colours: int
+    """1 for gray, 3 for RGB and for CMYK, which is read as RGB."""
+    has_alpha: bool
+    depth: int
+    frames: int = 1
+    """Of an animation; 1 for a still picture."""
+    pages: int = 1
+    """Of a TIFF: separate pictures, of which the first is taken when nobody chooses."""
+
+
 _COUNTED_IN_32_BITS = 2**31 - 1
 
 FORMATS: dict[str, Format] = {

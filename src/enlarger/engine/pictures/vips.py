@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyvips
@@ -14,13 +15,13 @@ from enlarger.errors import InvalidPicture
 
 VipsImage = Any  # pyvips makes its methods at run time and types metadata as a union of everything
 
-_LOADERS: dict[str, Callable[..., VipsImage]] = {
-    "png": pyvips.Image.pngload_buffer,
-    "jpeg": pyvips.Image.jpegload_buffer,
-    "webp": pyvips.Image.webpload_buffer,
-    "tiff": pyvips.Image.tiffload_buffer,
-    "gif": pyvips.Image.gifload_buffer,
-    "avif": pyvips.Image.heifload_buffer,
+_LOADERS = {
+    "png": "pngload",
+    "jpeg": "jpegload",
+    "webp": "webpload",
+    "tiff": "tiffload",
+    "gif": "gifload",
+    "avif": "heifload",
 }
 # What makes a loader give up. TIFF: a tile that is cut off is only a warning to libvips, whatever is read then.
 _FAIL_ON = {"tiff": "warning"}
@@ -29,8 +30,20 @@ _INTERPRETATIONS = {(1, 8): "b-w", (1, 16): "grey16", (3, 8): "srgb", (3, 16): "
 
 def opened(data: bytes, format: str, **options: int) -> VipsImage:
     """The image in a file of a known format; only its header is read. Raises InvalidPicture."""
+    return _loaded("buffer", data, format, options)
+
+
+def opened_stream(file: IO[bytes], format: str, **options: Any) -> VipsImage:
+    """As `opened`, from an open file, of which no copy is made in memory; it may be closed afterwards."""
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # libvips reads from wherever the last reader stopped
+    source: Any = pyvips.Source.new_from_descriptor(file.fileno())
+    return _loaded("source", source, format, options)
+
+
+def _loaded(kind: str, source: Any, format: str, options: dict[str, Any]) -> VipsImage:
     _prepare()
-    return wrapped(lambda: _LOADERS[format](data, fail_on=_FAIL_ON.get(format, "error"), **options))
+    load: Callable[..., VipsImage] = getattr(pyvips.Image, f"{_LOADERS[format]}_{kind}")
+    return wrapped(lambda: load(source, fail_on=_FAIL_ON.get(format, "error"), **options))
 
 
 def from_pixels(pixels: Pixels) -> VipsImage:
