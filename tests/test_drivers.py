@@ -9,7 +9,7 @@ import pytest
 from enlarger.drivers import open_blobs
 from enlarger.errors import InvalidOption
 from enlarger.jobs.blobs import LocalBlobs, check_blobs
-from enlarger.jobs.s3_blobs import S3Blobs
+from enlarger.jobs.split_blobs import SplitBlobs
 from enlarger.settings import Settings, read_settings
 
 from .services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
@@ -39,7 +39,7 @@ async def test_pictures_are_in_the_bucket_named(tmp_path: Path, s3: SeaweedS3) -
     keys = {"s3_endpoint": s3.endpoint, "s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY}
     settings = settings_of(tmp_path, blob_url=f"s3://{bucket}/a/b/", blob_links="presigned", **keys)
     blobs = open_blobs(settings, time.time)
-    assert isinstance(blobs, S3Blobs)
+    assert isinstance(blobs, SplitBlobs)
     await check_blobs(blobs, "1")
     assert blobs.direct
     assert blobs.direct.get("x/1", "GET", {}).startswith(f"{s3.endpoint}/{bucket}/a/b/x/1?")

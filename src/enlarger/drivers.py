@@ -1,17 +1,25 @@
-"""Drivers: which store of pictures the settings choose."""
+"""Drivers: which store of pictures the settings choose, and what makes pictures ready for zooming."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from enlarger.engine.decoder import Decoder, DecoderLimits
+from enlarger.engine.pyramid_file import open_pyramid
 from enlarger.errors import FeatureUnavailable, InvalidOption
 from enlarger.jobs.blobs import Blobs, LocalBlobs
+from enlarger.jobs.pyramids import Pyramids
+from enlarger.jobs.split_blobs import SplitBlobs
 from enlarger.settings import Settings
+
+_VIEWER_MEMORY_BYTES = 6 * 2**30
+"""Address space for preparing a picture for zooming: 20 bytes a pixel of the largest AVIF, others need less."""
 
 
 def open_blobs(settings: Settings, clock: Callable[[], float]) -> Blobs:
@@ -25,6 +33,29 @@ def open_blobs(settings: Settings, clock: Callable[[], float]) -> Blobs:
     if settings.blob_links == "presigned":
         raise InvalidOption("blob_links=presigned needs a blob_url that starts with s3://", "blob_links")
     return LocalBlobs(Path(unquote(url.path)) if url.scheme else settings.data_dir / "blobs")
+
+
+@asynccontextmanager
+async def open_pyramids(blobs: Blobs, settings: Settings) -> AsyncGenerator[Pyramids]:
+    """Pyramids made by a decoder of their own, so that nobody who zooms waits for a picture being computed."""
+    most_pixels = round(max(settings.max_input_megapixels, settings.max_output_megapixels) * 1e6)
+    limits = DecoderLimits(
+        max_pixels=most_pixels,
+        max_source_bytes=max(settings.max_input_bytes, settings.max_upload_bytes, 8 * most_pixels),
+        memory_bytes=_VIEWER_MEMORY_BYTES,
+    )
+    with closing(Decoder(limits)) as decoder:
+        pyramids = Pyramids(
+            blobs,
+            decoder.write_pyramid,
+            open_pyramid,
+            most_bytes=settings.viewer_cache_bytes,
+            min_free_bytes=settings.min_free_bytes,
+        )
+        try:
+            yield pyramids
+        finally:
+            await pyramids.close()
 
 
 def _open_s3(settings: Settings, clock: Callable[[], float]) -> Blobs:
@@ -61,7 +92,8 @@ def _open_s3(settings: Settings, clock: Callable[[], float]) -> Blobs:
         )
         direct = Presigned(signer, clock)
     scratch = settings.data_dir / "scratch"
-    return S3Blobs(bucket, scratch, seconds=settings.s3_seconds, direct=direct)
+    far = S3Blobs(bucket, scratch, seconds=settings.s3_seconds, direct=direct)
+    return SplitBlobs(LocalBlobs(settings.data_dir / "cache"), far)
 
 
 def _secret(value: SecretStr | None) -> str:

@@ -16,6 +16,7 @@ from enlarger.errors import AlreadyExists, EnlargerError, NotFound, StorageUnava
 from enlarger.jobs.blobs import Blobs, LocalBlobs, check_blobs, delete_files, input_key
 from enlarger.jobs.presigned import Presigned, Signer
 from enlarger.jobs.s3_blobs import Bucket, S3Blobs
+from enlarger.jobs.split_blobs import SplitBlobs
 
 from ..services.proxy import Proxy
 from ..services.s3 import ACCESS_KEY, REGION, SECRET_KEY, SeaweedS3
@@ -38,12 +39,13 @@ def bucket_of(endpoint: str, name: str, secret_key: str = SECRET_KEY) -> Bucket:
     )
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "split"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "local":
         return LocalBlobs(tmp_path / "blobs")
     s3: SeaweedS3 = request.getfixturevalue("s3")
-    return S3Blobs(bucket_of(s3.endpoint, s3.create_bucket()), tmp_path / "scratch", seconds=10)
+    far = S3Blobs(bucket_of(s3.endpoint, s3.create_bucket()), tmp_path / "scratch", seconds=10)
+    return SplitBlobs(LocalBlobs(tmp_path / "cache"), far) if request.param == "split" else far
 
 
 @pytest.fixture
@@ -154,15 +156,29 @@ async def test_deleted_blob_is_not_found(blobs: Blobs) -> None:
 
 async def test_pages_name_every_blob_and_no_temporary_file(blobs: Blobs) -> None:
     assert await keys(blobs) == set()
-    every = {KEY, "inputs/1/link", "uploads/3/1.png"}
+    every = {KEY, "inputs/1/link", "uploads/3/1.png", "pyramids/1/input.tif"}
     before = time.time()
     for key in every:
         await blobs.put(key, b"?")
     async with blobs.scratch() as folder:
         (folder / "half").write_bytes(b"?")
         assert await keys(blobs) == every
-    found = [blob.stored_at async for page in blobs.pages() for blob in page]
-    assert all(before - 2 < stored_at < time.time() + 2 for stored_at in found)
+    found = [blob async for page in blobs.pages() for blob in page]
+    assert all(before - 2 < blob.touched_at < time.time() + 2 for blob in found)
+    assert {blob.bytes for blob in found} == {1}
+    below = [blob.key async for page in blobs.pages("pyramids") for blob in page]
+    assert below == ["pyramids/1/input.tif"]
+
+
+async def test_what_can_be_made_again_stays_near_and_goes_with_its_job(s3: SeaweedS3, tmp_path: Path) -> None:
+    near = LocalBlobs(tmp_path / "cache")
+    far = S3Blobs(bucket_of(s3.endpoint, s3.create_bucket()), tmp_path / "scratch", seconds=10)
+    blobs = SplitBlobs(near, far)
+    await put_file(blobs, "pyramids/1/input.tif", b"tiles")
+    await put_file(blobs, "outputs/1/1/1.png", b"result")
+    assert (await keys(near), await keys(far)) == ({"pyramids/1/input.tif"}, {"outputs/1/1/1.png"})
+    await delete_files(blobs, "1")
+    assert await keys(blobs) == set()
 
 
 async def test_listing_goes_on_after_the_first_thousand(blobs: Blobs) -> None:

@@ -50,6 +50,7 @@ async def ended(store: Store, blobs: LocalBlobs, job: Job, state: State, finishe
     await store.add(replace(job, state=state, finished_at=finished_at, outputs=(output,)))
     await blobs.put(input_key(job.id), b"picture")
     await blobs.put(key, b"result")
+    await blobs.put(f"pyramids/{job.id}/input.tif", b"the picture, larger and smaller")
     return key
 
 
@@ -70,7 +71,8 @@ async def test_ended_jobs_go_after_seven_days_with_their_files(
     assert await store.get(old.id) is None
     assert await store.get(young.id)
     assert await store.get(endless.id) == endless
-    assert stored(settings) == {input_key(young.id), kept, input_key(endless.id)}
+    pyramid = f"pyramids/{young.id}/input.tif"
+    assert stored(settings) == {input_key(young.id), kept, pyramid, input_key(endless.id)}
     assert await retention.sweep() == Swept()
 
 
@@ -119,15 +121,29 @@ async def test_files_without_a_row_go_after_an_hour(
     clock.now = time.time()
     job, going = new_job(), new_job(state=State.PROCESSING)
     kept = {await ended(store, blobs, job, State.COMPLETED, clock.now), input_key(job.id)}
+    kept.add(f"pyramids/{job.id}/input.tif")
     await store.add(going)
     lost = {input_key("e" * 32), f"outputs/{'e' * 32}/1/1.png", f"uploads/{'e' * 32}/1.png"}
+    lost.add(f"pyramids/{'e' * 32}/output-0.tif")
     beaten, pending = f"outputs/{job.id}/2/1.png", f"outputs/{going.id}/1/1.png"
     for key in (*lost, beaten, pending):
         await blobs.put(key, b"?")
     assert await retention.sweep() == Swept()
     clock.now += 3601
-    assert await retention.sweep() == Swept(orphans=4)
+    assert await retention.sweep() == Swept(orphans=5)
     assert stored(settings) == kept | {pending}
+
+
+async def test_pyramids_beyond_a_smaller_quota_go(
+    store: Store, blobs: LocalBlobs, settings: Settings, clock: Any, new_job: Callable[..., Job]
+) -> None:
+    for job in (new_job(), new_job(), new_job()):
+        await ended(store, blobs, job, State.COMPLETED, clock.now)
+    [one, *_] = [blob async for page in blobs.pages("pyramids") for blob in page]
+    smaller = settings.model_copy(update={"viewer_cache_bytes": 2 * one.bytes})
+    retention = Retention(database=store.database, blobs=blobs, settings=smaller, clock=clock)
+    assert await retention.sweep() == Swept()
+    assert len([blob async for page in blobs.pages("pyramids") for blob in page]) == 2
 
 
 async def test_copy_of_an_old_file_is_young(blobs: LocalBlobs, settings: Settings) -> None:
@@ -137,7 +153,7 @@ async def test_copy_of_an_old_file_is_young(blobs: LocalBlobs, settings: Setting
     before = time.time() - 1
     await blobs.copy("uploads/1/1.png", input_key("2"))
     [copy] = [blob async for page in blobs.pages() for blob in page if blob.key == input_key("2")]
-    assert copy.stored_at > before
+    assert copy.touched_at > before
 
 
 async def test_sweep_of_many_jobs_goes_by_batches(

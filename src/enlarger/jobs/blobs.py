@@ -1,8 +1,9 @@
 """Blobs: the bytes of pictures, by key.
 
-`inputs/<job id>/<content>`, `outputs/<job id>/<epoch>/1.<extension>` and `uploads/<upload id>/1.<extension>`: what
-belongs to one owner lies below one prefix, and goes with it. The last part of an input's key is the SHA-256 of its
-bytes where these passed through the service, and `link` where the store copied them.
+`inputs/<job id>/<content>`, `outputs/<job id>/<epoch>/1.<extension>`, `pyramids/<job id>/<picture>.tif` and
+`uploads/<upload id>/1.<extension>`: what belongs to one owner lies below one prefix, and goes with it. The last part
+of an input's key is the SHA-256 of its bytes where these passed through the service, and `link` where the store
+copied them.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A blob that is there. `stored_at`: when it got this key, Unix seconds."""
+    """A blob that is there. `touched_at`: when it got this key or was last used, Unix seconds."""
 
     key: str
-    stored_at: float
+    touched_at: float
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ class Blobs(Protocol):
         """Remove every blob whose key starts with `prefix` and a slash."""
         ...
 
-    def pages(self) -> AsyncIterator[list[Stored]]:
-        """Every blob, some at a time."""
+    def pages(self, prefix: str = "") -> AsyncIterator[list[Stored]]:
+        """Every blob, or those whose key starts with `prefix` and a slash, some at a time."""
         ...
 
     async def free_bytes(self) -> int:
@@ -140,6 +142,7 @@ async def delete_files(blobs: Blobs, job_id: str) -> None:
     try:
         await blobs.delete_below(f"inputs/{job_id}")
         await blobs.delete_below(f"outputs/{job_id}")
+        await blobs.delete_below(f"pyramids/{job_id}")
     except StorageUnavailable as error:
         logger.warning("The files of job %s stay until the next sweep: %s", job_id, error)
 
@@ -232,8 +235,8 @@ class LocalBlobs:
     async def delete_below(self, prefix: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self._path(prefix), ignore_errors=True)
 
-    async def pages(self) -> AsyncGenerator[list[Stored]]:
-        yield await asyncio.to_thread(_stored, self._root)
+    async def pages(self, prefix: str = "") -> AsyncGenerator[list[Stored]]:
+        yield await asyncio.to_thread(_stored, self._root, self._root / prefix)
 
     async def free_bytes(self) -> int:
         # Takes microseconds, where a trip to a thread takes a hundred.
@@ -314,9 +317,9 @@ def _link(source: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def _stored(root: Path) -> list[Stored]:
+def _stored(root: Path, start: Path) -> list[Stored]:
     found: list[Stored] = []
-    for folder, names, files in os.walk(root):
+    for folder, names, files in os.walk(start):
         names[:] = [name for name in names if not name.startswith(".")]
         for name in files:
             path = Path(folder, name)
@@ -324,8 +327,9 @@ def _stored(root: Path) -> list[Stored]:
             # A file may go between the listing and the look at it. What has no key of ours is not ours.
             with suppress(FileNotFoundError):
                 if is_key(key):
+                    status = path.stat()
                     # The time of the last change to the name; a copy shares the bytes, and so their older time.
-                    found.append(Stored(key, path.stat().st_ctime))
+                    found.append(Stored(key, status.st_ctime, status.st_size))
     return found
 
 

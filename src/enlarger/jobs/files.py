@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 from enlarger.errors import NotFound
 from enlarger.jobs import links
 from enlarger.jobs.blobs import Blobs
-from enlarger.jobs.history import DAY_SECONDS
 from enlarger.jobs.job import EXTENSIONS
 
 UPLOAD_EXTENSIONS = {
@@ -66,9 +64,7 @@ class Files:
 
     def link(self, blob_key: str, base_url: str) -> str:
         """A link to a stored file that needs no key, valid for `retention_days` to `retention_days` + 1."""
-        # Rounded up to whole days: polls of the same day show the same URL, which clients and caches like.
-        last_day = ceil(self._clock() / DAY_SECONDS) + self._retention_days
-        token = links.sign(self._link_secret, blob_key, last_day * DAY_SECONDS)
+        token = links.token_for_days(self._link_secret, blob_key, self._clock(), self._retention_days)
         return f"{base_url}/files/{token}/{blob_key}"
 
     @asynccontextmanager

@@ -6,7 +6,9 @@ import hmac
 import re
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from math import ceil
 
+_DAY_SECONDS = 86_400
 _URL = re.compile(r"https?://[^/?#]+/files/(?P<token>[^/?#]+)/(?P<key>[^?#]+)", re.IGNORECASE)
 
 
@@ -15,6 +17,12 @@ def sign(secret: bytes, key: str, expires_at: int) -> str:
     message = f"{expires_at}\n{key}".encode("utf-8", "surrogatepass")
     digest = hmac.digest(secret, message, sha256)
     return f"{expires_at}.{urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def token_for_days(secret: bytes, key: str, now: float, days: int) -> str:
+    """The token that opens the blob `key` for `days` to `days` + 1 from `now` (Unix seconds)."""
+    # Rounded up to whole days: polls of the same day show the same URL, which clients and caches like.
+    return sign(secret, key, (ceil(now / _DAY_SECONDS) + days) * _DAY_SECONDS)
 
 
 def verify(secret: bytes, key: str, token: str, now: float) -> bool:

@@ -18,6 +18,7 @@ from enlarger.jobs.blobs import Blobs, Stored, delete_files
 from enlarger.jobs.database import Database
 from enlarger.jobs.history import DAY_SECONDS
 from enlarger.jobs.job import State
+from enlarger.jobs.pyramids import remove_oldest
 from enlarger.jobs.rows import UNFINISHED
 from enlarger.jobs.tables import deliveries, idempotency, jobs, uploads
 from enlarger.settings import Settings
@@ -74,11 +75,13 @@ class Retention:
         now = self._clock()
         oldest = now - self._settings.retention_days * DAY_SECONDS
         await self._forget_repeats(now)
-        return Swept(
+        swept = Swept(
             jobs=await self._sweep_jobs(oldest),
             uploads=await self._sweep_uploads(oldest, now),
             orphans=await self._sweep_orphans(now),
         )
+        await remove_oldest(self._blobs, self._settings.viewer_cache_bytes)
+        return swept
 
     async def _sweep_jobs(self, oldest: float) -> int:
         expired = (
@@ -140,7 +143,7 @@ class Retention:
         swept = 0
         # The files first, the rows after: a row that is there by then keeps its files.
         async for page in self._blobs.pages():
-            settled = [blob for blob in page if blob.stored_at < now - _ORPHAN_SECONDS]
+            settled = [blob for blob in page if blob.touched_at < now - _ORPHAN_SECONDS]
             for key in await self._orphans(settled):
                 await self._blobs.delete(key)
                 swept += 1
@@ -154,6 +157,7 @@ class Retention:
         return [
             *(key for keys in by_owner["probe"].values() for key in keys),
             *await self._without_row(by_owner["inputs"], jobs),
+            *await self._without_row(by_owner["pyramids"], jobs),
             *await self._without_row(by_owner["uploads"], uploads),
             *await self._not_results(by_owner["outputs"]),
         ]

@@ -172,8 +172,8 @@ class S3Blobs:
             with self._translated(prefix):
                 await obstore.delete_async(self._store, [blob.key for blob in page])
 
-    def pages(self) -> AsyncIterator[list[Stored]]:
-        return self._listed(None)
+    def pages(self, prefix: str = "") -> AsyncIterator[list[Stored]]:
+        return self._listed(prefix or None)
 
     async def free_bytes(self) -> int:
         self._scratch.root.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ class S3Blobs:
         # obstore takes a prefix by whole parts: outputs/1 is not the beginning of outputs/10.
         with self._translated(prefix or ""):
             async for page in obstore.list(self._store, prefix, chunk_size=_PAGE):
-                found = [Stored(one["path"], one["last_modified"].timestamp()) for one in page]
+                found = [Stored(one["path"], one["last_modified"].timestamp(), one["size"]) for one in page]
                 yield [blob for blob in found if is_key(blob.key)]
 
     def _named(self, key: str) -> AbstractContextManager[None]:
