@@ -31,6 +31,17 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_mirrors_are_those_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_WEIGHTS_MIRRORS", "https://a.example.org/w http://b/")
+    assert read_settings().weights_mirrors == ("https://a.example.org/w", "http://b/")
+
+
+def test_nothing_is_downloaded_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not read_settings().auto_download
+    monkeypatch.setenv("ENLARGER_AUTO_DOWNLOAD", "1")
+    assert read_settings().auto_download
+
+
 def test_schedule_of_webhooks_is_a_list_that_may_be_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENLARGER_WEBHOOK_RETRY_SECONDS", "0.5, 60")
     assert read_settings().webhook_retry_seconds == (0.5, 60.0)
@@ -57,7 +68,12 @@ def test_home_folder_and_trailing_slash_are_resolved() -> None:
     ("name", "value"),
     [
         *(("port", "65536"), ("port", "http"), ("max_input_bytes", "0"), ("max_job_seconds", "-1")),
-        *(("allow_ports", "0"), ("allow_ports", "http"), ("allow_private_networks", "10.0.0.1/8")),
+        *(
+            ("allow_ports", "0"),
+            ("weights_mirrors", "ftp://a"),
+            ("allow_ports", "http"),
+            ("allow_private_networks", "10.0.0.1/8"),
+        ),
         *(("public_base_url", "up.example.org"), ("retention_days", "0")),
         *(("webhook_retry_seconds", "-1"), ("webhook_retry_seconds", "soon"), ("webhook_signature", "v2")),
         *(("nsfw_threshold", "1.5"), ("log_level", "loud")),

@@ -27,8 +27,9 @@ from fastapi import FastAPI
 
 from enlarger.api.app import create_app
 from enlarger.api.context import Check, Context
-from enlarger.drivers import open_blobs
+from enlarger.drivers import open_blobs, open_pyramids
 from enlarger.engine.child import ChildConfig, DeviceChild
+from enlarger.engine.networks.weights_folder import WeightsFolder
 from enlarger.errors import InvalidOption
 from enlarger.jobs.changes import Changes
 from enlarger.jobs.data_folder import lock_data_folder
@@ -42,7 +43,9 @@ from enlarger.jobs.retention import Retention
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
 from enlarger.jobs.view import view
+from enlarger.jobs.viewer import Viewer
 from enlarger.jobs.webhooks import Sources, Webhooks
+from enlarger.jobs.weights import SharedDownloads, Weights
 from enlarger.jobs.worker import Compute, Worker
 from enlarger.logs import set_up_logging
 from enlarger.settings import Settings
@@ -106,7 +109,14 @@ async def run_service(settings: Settings, announce: Callable[[str, str], None]) 
     device, planner = DeviceChild(config), DeviceChild(config)
     try:
         with closing(listen(settings.host, settings.port)) as listener:
-            async with embedded(settings, device, planner=planner, local_url=url_of(listener)) as parts:
+            parts_of = embedded(
+                settings,
+                device,
+                planner=planner,
+                weights=WeightsFolder(settings.weights_dir, mirrors=settings.weights_mirrors),
+                local_url=url_of(listener),
+            )
+            async with parts_of as parts:
                 await _check_keys(parts.store, listener)
                 await _serve(parts, listener, announce)
     finally:
@@ -122,6 +132,7 @@ async def embedded(
     clock: Callable[[], float] = time.time,
     new_id: Callable[[], str] = lambda: uuid4().hex,
     planner: Planner | None = None,
+    weights: Weights | None = None,
     local_url: str = "",
 ) -> AsyncGenerator[Embedded]:
     """The parts of a service over the data folder, with everything running; stopped and closed at exit.
@@ -135,6 +146,8 @@ async def embedded(
             await blobs.clear_scratch()
             key = await _first_key(store, settings, clock(), new_id)
             queue, changes = Queue.in_memory(), Changes()
+            downloads = SharedDownloads(weights, settings)
+            link_secret = await store.secret("links", os.urandom(_SECRET_BYTES))
             service = Service(
                 store=store,
                 blobs=blobs,
@@ -142,9 +155,10 @@ async def embedded(
                 settings=settings,
                 clock=clock,
                 new_id=new_id,
-                link_secret=await store.secret("links", os.urandom(_SECRET_BYTES)),
+                link_secret=link_secret,
                 changes=changes,
                 planner=planner,
+                weights=downloads,
             )
             metrics = Metrics()
             base_url = settings.public_base_url or local_url
@@ -157,6 +171,7 @@ async def embedded(
                 settings=settings,
                 clock=clock,
                 changes=changes,
+                weights=downloads,
             )
             retention = Retention(database=store.database, blobs=blobs, settings=settings, clock=clock)
             store.on_end = _told(metrics, webhooks)
@@ -164,9 +179,17 @@ async def embedded(
             checks = {"database": _answers(store)}
             for name, loop in loops.items():
                 checks[name] = _runs(await stack.enter_async_context(_running(name, loop)))
+            viewer = Viewer(
+                store=store,
+                pyramids=await stack.enter_async_context(open_pyramids(blobs, settings)),
+                clock=clock,
+                link_secret=link_secret,
+                retention_days=settings.retention_days,
+            )
             context = Context(
                 service=service,
                 webhooks=webhooks,
+                viewer=viewer,
                 settings=settings,
                 checks=checks,
                 metrics=_exposed(metrics, store, clock),

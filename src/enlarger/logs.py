@@ -19,7 +19,7 @@ from structlog.typing import EventDict, Processor
 _SECRET = re.compile(r"\b(wsk_|whsec_)[A-Za-z0-9_+/=-]+")
 _BEARER = re.compile(r"\b(bearer\s+)[^\s\"',}]+", re.IGNORECASE)
 _URL = re.compile(r"\b(https?://)(?:[^\s/@\"'<>]*@)?([^\s/?#\"'<>\\]*)[/?#][^\s\"'<>\\]*", re.IGNORECASE)
-_LINK = re.compile(r"/(files|uploads)/[^\s\"'<>]+")
+_LINK = re.compile(r"/(files|tiles|uploads)/[^\s\"'<>]+")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{80,}={0,2}")
 
 

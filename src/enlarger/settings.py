@@ -141,6 +141,13 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Time between two removals of what is past retention, seconds."
     )
 
+    viewer_cache_bytes: int = Field(
+        2_000_000_000,
+        ge=0,
+        description="Disk space for pictures prepared for zooming; those not looked at for longest go first, the "
+        "newest stays, bytes.",
+    )
+
     fetch_seconds: float = Field(60.0, gt=0, description="Longest download of one picture URL, seconds.")
     allow_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
@@ -186,6 +193,17 @@ class Settings(BaseSettings):
     weights_dir: Path | None = Field(
         None, description="Folder of pulled and imported models; `~/.cache/enlarger/weights` when not given."
     )
+    auto_download: bool = Field(
+        False,
+        description="Whether weights that a job needs and this machine has not are downloaded; without, such a job "
+        "fails with the command that brings them. `make serve` turns it on.",
+    )
+    download_timeout_seconds: float = Field(
+        900.0, gt=0, description="Longest wait of one job for weights being downloaded, seconds."
+    )
+    weights_mirrors: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Base URLs asked for weights before the official address, separated by spaces."
+    )
     device: str = Field(
         "auto", description="Device to compute on: auto, cpu or a name from `enlarger doctor`."
     )
@@ -207,6 +225,16 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: Any) -> Any:
         return [ip_network(part) for part in _listed(value)]
+
+    @field_validator("weights_mirrors", mode="before")
+    @classmethod
+    def _mirrors(cls, value: Any) -> Any:
+        # As `enlarger models pull` reads the same variable.
+        mirrors: list[str] = value.split() if isinstance(value, str) else list(value)
+        for mirror in mirrors:
+            if not mirror.startswith(("http://", "https://")):
+                raise ValueError(f"{mirror} is no base URL; it begins with https:// or http://")
+        return mirrors
 
     @field_validator("webhook_retry_seconds", mode="before")
     @classmethod

@@ -245,8 +245,8 @@ def test_url_into_a_private_network_is_refused(client: wavespeed.Client, url: st
 
 def test_face_enhance_fails_and_names_what_is_missing(client: wavespeed.Client) -> None:
     _, prediction = failure(client, image=inline(png(4, 4)), face_enhance=True)
-    assert prediction["code"] == 1403
-    assert "face" in prediction["error"].lower()
+    assert prediction["code"] == 5003
+    assert prediction["error"].endswith("enlarger models pull faces")
 
 
 def test_wrong_key_is_refused(by_default: Server) -> None:

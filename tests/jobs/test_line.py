@@ -29,6 +29,16 @@ def test_eta_is_the_sum_of_everything_before_and_position_counts_who_waits(
     assert found.waiting == len(waiting)
 
 
+def test_a_job_that_waits_for_weights_is_later_itself_and_nobody_else() -> None:
+    line = [
+        Waiting("waits", True, 10.0, stage_seconds=30.0),
+        Waiting("next", True, 5.0),
+        Waiting("soon", True, 5.0, stage_seconds=2.0),
+    ]
+    etas = {job_id: standing.eta_seconds for job_id, standing in seen(line).standings.items()}
+    assert etas == {"waits": 40.0, "next": 15.0, "soon": 20.0}
+
+
 async def test_all_who_ask_while_the_line_is_looked_at_get_that_look(
     store: Store, clock: Any, new_job: Callable[..., Job]
 ) -> None:

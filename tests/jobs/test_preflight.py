@@ -49,7 +49,7 @@ async def test_preflight_tells_the_plan_and_when_it_would_be_done(
     planning: Service, store: Store, settings: Settings, key: Key
 ) -> None:
     options = Options(scale=3)
-    plan = {"bytes": 8, "scale": 3.0, "seconds": 2.5, "eta_seconds": 2.5}
+    plan = {"bytes": 8, "scale": 3.0, "seconds": 2.5, "eta_seconds": 2.5, "download_bytes": 0}
     assert await planning.preflight(key, inline(b"picture!"), options) == plan
     job = await planning.submit(key, model="m", image=inline(b"x"), options=options, echo={})
     assert await store.unfinished() == [job.id]

@@ -86,6 +86,61 @@ async def test_no_more_than_the_slots_are_in_hand(queue: Queue) -> None:
     assert most == SLOTS
 
 
+async def test_jobs_aside_leave_their_slots_to_others_and_come_back(queue: Queue) -> None:
+    aside, gate, other, done = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    waiting = busy = most = 0
+    left = 2 * SLOTS
+
+    async def run_job(job_id: str) -> None:
+        nonlocal waiting, busy, most, left
+        if job_id == "other":
+            other.set()
+            return
+        async with queue.aside():
+            waiting += 1
+            if waiting == 2 * SLOTS:
+                aside.set()
+            await gate.wait()
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+        left -= 1
+        if not left:
+            done.set()
+
+    for n in range(2 * SLOTS):
+        await queue.enqueue(f"{n}")
+    async with running(queue, run_job):
+        await asyncio.wait_for(aside.wait(), WAIT_SECONDS)
+        await queue.enqueue("other")
+        await asyncio.wait_for(other.wait(), WAIT_SECONDS)
+        gate.set()
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+    assert 1 <= most <= SLOTS
+
+
+async def test_a_wait_that_fails_costs_no_slot(queue: Queue) -> None:
+    failed, done = 0, asyncio.Event()
+
+    async def run_job(job_id: str) -> None:
+        nonlocal failed
+        if job_id == "last":
+            done.set()
+            return
+        try:
+            async with queue.aside():
+                raise TimeoutError
+        except TimeoutError:
+            failed += 1
+
+    for job_id in (*(f"{n}" for n in range(2 * SLOTS)), "last"):
+        await queue.enqueue(job_id)
+    async with running(queue, run_job):
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+    assert failed == 2 * SLOTS
+
+
 async def test_id_is_handed_out_again_after_an_exception(queue: Queue) -> None:
     tries = 0
     done = asyncio.Event()

@@ -96,7 +96,8 @@ async def test_full_backlog_refuses_until_a_job_ends(service: Service, store: St
 async def test_more_submits_at_once_than_the_server_can_take_are_refused(
     store: Store, blobs: LocalBlobs, settings: Settings, key: Key, monkeypatch: pytest.MonkeyPatch, clock: Any
 ) -> None:
-    monkeypatch.setattr("enlarger.jobs.service._MAX_AT_ONCE", 2)
+    monkeypatch.setattr("enlarger.jobs.service._CHECKS_AT_ONCE", 2)
+    monkeypatch.setattr("enlarger.jobs.service._SUBMITS_AT_ONCE", 2)
     numbers = iter(range(10))
     service = Service(
         store=store,

@@ -96,6 +96,10 @@ class Job:
     """Estimate of the device time it takes."""
     progress: float = 0.0
     """Share of the computation that is done, 0 to 1; written at most once a second."""
+    stage: str = ""
+    """What it waits for before its computation, in words, while it is processing; written at most once a second."""
+    stage_seconds: float = 0.0
+    """Estimate of how long that wait still takes; 0 when nobody knows."""
     epoch: int = 0
     """Raised by every claim; only the claim that holds the newest epoch may finish."""
     compute_starts: int = 0

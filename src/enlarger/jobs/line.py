@@ -38,8 +38,10 @@ def seen(line: Iterable[Waiting]) -> Seen:
     position, seconds = 0, 0.0
     for job in line:
         position += not job.in_work
+        # While it waits for something else, others use the device: nobody is later for it but itself.
+        own = max(seconds, job.stage_seconds) + job.remaining_seconds
         seconds += job.remaining_seconds
-        standings[job.id] = Standing(0 if job.in_work else position, seconds)
+        standings[job.id] = Standing(0 if job.in_work else position, own)
     return Seen(standings, position, seconds)
 
 

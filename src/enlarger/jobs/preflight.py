@@ -15,6 +15,7 @@ from enlarger.errors import FeatureUnavailable
 from enlarger.jobs import guard
 from enlarger.jobs.blobs import Blobs
 from enlarger.jobs.sources import InlineSource, OwnSource, Source
+from enlarger.jobs.weights import SharedDownloads
 
 _AT_ONCE = 2
 """Pictures held and fetched at once for questions only."""
@@ -34,18 +35,27 @@ class Planner(Protocol):
 class Preflight:
     """Fetches a picture as a job would, asks the planner, and keeps nothing."""
 
-    def __init__(self, planner: Planner | None, blobs: Blobs, limits: guard.Limits) -> None:
+    def __init__(
+        self, planner: Planner | None, weights: SharedDownloads, blobs: Blobs, limits: guard.Limits
+    ) -> None:
         self._planner = planner
+        self._weights = weights
         self._blobs = blobs
         self._limits = limits
         self._places = Semaphore(_AT_ONCE)
 
     async def plan(self, source: Source, options: Options) -> Mapping[str, Any]:
-        """The planner's answer. Raises its refusal, and whatever keeps the picture from being read."""
+        """The planner's answer, and `download_bytes`: of weights that would be fetched first.
+
+        Raises the planner's refusal, ModelUnavailable for weights that would not be fetched, and whatever keeps the
+        picture from being read.
+        """
         if self._planner is None:
             raise FeatureUnavailable("This server has no planner: preflight is not available")
+        missing = await self._weights.missing(options)
         async with self._places, self._picture(source) as path:
-            return await self._planner.plan(path, options)
+            plan = await self._planner.plan(path, options)
+        return {**plan, "download_bytes": sum(file.bytes for file in missing)}
 
     @asynccontextmanager
     async def _picture(self, source: Source) -> AsyncGenerator[Path]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from pgqueuer import PgQueuer
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 ENTRYPOINT = "upscale"
 SLOTS = 4
 """Jobs in hand at once: one computes while the pictures of the next ones are fetched."""
+MOST_ASIDE = 64
+"""Jobs that may wait beside them, in nobody's way. Each costs a look at its row a second."""
 
 
 class Queue:
@@ -40,6 +43,9 @@ class Queue:
         self._trim_log = trim_log
         self._retry_seconds = retry_seconds
         self._in_hand: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(SLOTS)
+        self._in_slots: set[asyncio.Task[None]] = set()
+        self._aside = 0
 
     @classmethod
     def in_memory(cls, *, retry_seconds: float = 10.0) -> Queue:
@@ -64,7 +70,7 @@ class Queue:
 
         # Nobody reads PgQueuer's statistics; an interval of 0 spares their memory.
         await self._pgq.qm.run(
-            batch_size=1, max_concurrent_tasks=SLOTS, log_aggregation_interval=timedelta(0)
+            batch_size=1, max_concurrent_tasks=SLOTS + MOST_ASIDE, log_aggregation_interval=timedelta(0)
         )
 
     async def stop(self, drain_seconds: float) -> None:
@@ -75,14 +81,42 @@ class Queue:
         for task in self._in_hand:
             task.cancel()
 
-    async def _hand_out(self, ticket: str, run_job: Callable[[str], Awaitable[bool | None]]) -> None:
-        # An entry that was on its way while `stop` was called: its row waits for the next start.
-        if self._pgq.shutdown.is_set():
+    @asynccontextmanager
+    async def aside(self) -> AsyncGenerator[None]:
+        """Lend the slot of the job in hand to others, for a wait in which it needs none.
+
+        After a body that raises the job has no slot any more: all that is left to do is to end it.
+        """
+        task = asyncio.current_task()
+        if task not in self._in_slots or self._aside >= MOST_ASIDE:
+            yield
             return
+        self._aside += 1
+        self._leave_slot(task)
+        try:
+            yield
+        finally:
+            self._aside -= 1
+        await self._take_slot(task)
+
+    async def _take_slot(self, task: asyncio.Task[None]) -> None:
+        await self._slots.acquire()
+        self._in_slots.add(task)
+
+    def _leave_slot(self, task: asyncio.Task[None]) -> None:
+        if task in self._in_slots:
+            self._in_slots.remove(task)
+            self._slots.release()
+
+    async def _hand_out(self, ticket: str, run_job: Callable[[str], Awaitable[bool | None]]) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._in_hand.add(task)
         try:
+            await self._take_slot(task)
+            # An entry that was on its way while `stop` was called: its row waits for the next start.
+            if self._pgq.shutdown.is_set():
+                return
             while await run_job(ticket) and not self._pgq.shutdown.is_set():
                 await self._trim_log()
         except Exception as error:
@@ -90,4 +124,5 @@ class Queue:
             raise RetryRequested(timedelta(seconds=self._retry_seconds)) from error
         finally:
             self._in_hand.discard(task)
+            self._leave_slot(task)
             await self._trim_log()

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from enlarger.engine.networks.cards import models
-from enlarger.engine.networks.catalogue import MODELS
+from enlarger.engine.networks.cards import face_models, models
+from enlarger.engine.networks.catalogue import FACE_MODELS, MODELS, FaceModelSpec
 from enlarger.engine.options import Options
 from enlarger.errors import EnlargerError, Forbidden, InvalidOption, NotFound, Overloaded, Unauthorized
 from enlarger.jobs.admission import Limits, Repeat, network_of, repeat_of
@@ -28,13 +28,15 @@ from enlarger.jobs.queue import Queue
 from enlarger.jobs.sources import InlineSource, Source, UrlSource, fetch_limits
 from enlarger.jobs.store import Store
 from enlarger.jobs.uploads import Ticket, Upload, Uploads
+from enlarger.jobs.weights import SharedDownloads
 from enlarger.settings import Settings
 
 _POLL_SECONDS = 1.0
 """How often the store is asked while waiting: a change made by another process makes no sound here."""
 _MAX_DELETED_AT_ONCE = 1000
-_MAX_AT_ONCE = 200
-"""Checks of keys, and submits. More would only wait for each other, in the end longer than their clients do."""
+_CHECKS_AT_ONCE = 300
+_SUBMITS_AT_ONCE = 100
+"""More would only wait for each other, in the end longer than their clients do. A submit costs three polls."""
 _REFUSING_SECONDS = 60.0
 
 
@@ -42,7 +44,7 @@ class Service:
     """Submit, watch, cancel, delete, upload. Any number may share one store, queue and blobs.
 
     clock: Unix seconds. new_id: 32 lower-case hex characters, unguessable. link_secret: signs links to files.
-    planner: what `preflight` asks; without one it raises FeatureUnavailable.
+    planner: what `preflight` asks; without one it raises FeatureUnavailable. weights: those that jobs wait for.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Service:
         link_secret: bytes,
         changes: Changes | None = None,
         planner: Planner | None = None,
+        weights: SharedDownloads | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -66,12 +69,13 @@ class Service:
         self._new_id = new_id
         self._link_secret = link_secret
         self._changes = changes or Changes()
-        self._checks = AtOnce(_MAX_AT_ONCE, "checks of API keys")
-        self._submits = AtOnce(_MAX_AT_ONCE, "submits")
+        self._checks = AtOnce(_CHECKS_AT_ONCE, "checks of API keys")
+        self._submits = AtOnce(_SUBMITS_AT_ONCE, "submits")
         self._refusing_until = float("-inf")
         self._line = Line(store, clock)
         self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
-        self._preflight = Preflight(planner, blobs, fetch_limits(settings))
+        weights = weights or SharedDownloads(None, settings)
+        self._preflight = Preflight(planner, weights, blobs, fetch_limits(settings))
         self._files = Files(
             blobs=blobs, clock=clock, link_secret=link_secret, retention_days=settings.retention_days
         )
@@ -121,7 +125,7 @@ class Service:
         Raises Forbidden, InvalidOption, PayloadTooLarge, IdempotencyConflict, RateLimited, Overloaded, StorageFull.
         """
         self.require(key, Scope.SUBMIT)
-        check_model(options.model, self._settings.weights_dir)
+        check_models(options, self._settings.weights_dir)
         job = Job(
             id=self._new_id(),
             key_id=key.id,
@@ -320,10 +324,22 @@ def _found(job: Job | None, job_id: str) -> Job:
     return job
 
 
-def check_model(name: str, weights_dir: Path | None) -> None:
+def check_models(options: Options, weights_dir: Path | None) -> None:
     """Raises InvalidOption for a name of no model. Whether its weights are here shows when the job runs."""
-    if name == "auto" or name in MODELS:
+    if options.model != "auto" and options.model not in MODELS:
+        known = models(weights_dir)  # looks at the disk
+        if options.model not in known:
+            raise InvalidOption(
+                f"model must be one of {', '.join(known)} or auto, not {options.model!r}", "model"
+            )
+    if _is_restorer(FACE_MODELS.get(options.face_model)):
         return
-    known = models(weights_dir)  # looks at the disk
-    if name not in known:
-        raise InvalidOption(f"model must be one of {', '.join(known)} or auto, not {name!r}", "model")
+    restorers = [name for name, spec in face_models(weights_dir).items() if _is_restorer(spec)]
+    if options.face_model not in restorers:
+        raise InvalidOption(
+            f"face_model must be one of {', '.join(restorers)}, not {options.face_model!r}", "face_model"
+        )
+
+
+def _is_restorer(spec: FaceModelSpec | None) -> bool:
+    return spec is not None and spec.role == "restorer"

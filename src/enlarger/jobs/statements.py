@@ -17,6 +17,7 @@ from enlarger.jobs.rows import UNFINISHED
 from enlarger.jobs.tables import jobs, keys, paces
 
 _OLD_PACE_WEIGHT = 0.8
+_NO_STAGE = {"stage": "", "stage_seconds": 0.0}
 
 
 def _poll() -> Select[*tuple[Any, ...]]:
@@ -60,9 +61,9 @@ END_OWN = (
 )
 """job_id, owner_id, and columns to set; gives the row, if the job goes on."""
 
-START_COMPUTE = CHANGE_CLAIMED.values(compute_starts=jobs.c.compute_starts + 1, progress=0.0).returning(
-    jobs.c.compute_starts
-)
+START_COMPUTE = CHANGE_CLAIMED.values(
+    compute_starts=jobs.c.compute_starts + 1, progress=0.0, **_NO_STAGE
+).returning(jobs.c.compute_starts)
 """job_id, job_epoch. Gives the new count."""
 
 
@@ -75,6 +76,7 @@ def _claim(chosen: Any) -> Update:
             epoch=jobs.c.epoch + 1,
             started_at=func.coalesce(jobs.c.started_at, bindparam("now")),
             ticket=bindparam("hand_ticket"),
+            **_NO_STAGE,
         )
         .returning(*jobs.c)
     )
@@ -94,7 +96,12 @@ CLAIM_FAIREST = _claim(fairness.fairest())
 TICKETS = select(_TICKET).where(IS_UNFINISHED).order_by(jobs.c.created_at)
 
 LINE = (
-    select(jobs.c.id, jobs.c.state, (jobs.c.cost_seconds * (1.0 - jobs.c.progress)).label("remaining"))
+    select(
+        jobs.c.id,
+        jobs.c.state,
+        (jobs.c.cost_seconds * (1.0 - jobs.c.progress)).label("remaining"),
+        jobs.c.stage_seconds,
+    )
     .where(IS_UNFINISHED)
     .order_by(jobs.c.state.desc(), *fairness.ORDER)
 )

@@ -32,6 +32,8 @@ class Waiting:
     in_work: bool
     remaining_seconds: float
     """Estimate of the device time it still takes."""
+    stage_seconds: float = 0.0
+    """Estimate of how long it waits before that."""
 
 
 class Store:
@@ -124,7 +126,10 @@ class Store:
 
         def line(connection: Connection) -> list[Waiting]:
             rows = connection.execute(statements.LINE)
-            return [Waiting(row.id, row.state == State.PROCESSING.value, row.remaining) for row in rows]
+            return [
+                Waiting(row.id, row.state == State.PROCESSING.value, row.remaining, row.stage_seconds)
+                for row in rows
+            ]
 
         return await self.database.read(line)
 
@@ -158,9 +163,12 @@ class Store:
         """Note where the fetched picture lies; False when the claim is lost."""
         return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | {"source_blob": key})
 
-    async def set_progress(self, job: Job, fraction: float) -> bool:
-        """Note how much of the computation is done, 0 to 1; False when the claim is lost."""
-        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | {"progress": fraction})
+    async def set_progress(
+        self, job: Job, fraction: float, stage: str = "", stage_seconds: float = 0.0
+    ) -> bool:
+        """Note how much of the computation is done, 0 to 1, or what it waits for; False when the claim is lost."""
+        values = {"progress": fraction, "stage": stage, "stage_seconds": stage_seconds}
+        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | values)
 
     async def is_claimed(self, job: Job) -> bool:
         """Whether `job` is still the newest claim of a job that goes on."""

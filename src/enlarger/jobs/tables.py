@@ -37,6 +37,8 @@ jobs = Table(
     Column("fair_tag", Float, nullable=False, server_default="0"),
     Column("cost_seconds", Float, nullable=False, server_default="0"),
     Column("progress", Float, nullable=False, server_default="0"),
+    Column("stage", String(200), nullable=False, server_default=""),
+    Column("stage_seconds", Float, nullable=False, server_default="0"),
     Column("epoch", Integer, nullable=False),
     Column("compute_starts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),

@@ -1,4 +1,7 @@
-"""Worker: claim → fetch → compute → store → finish. Everything it knows of a job between two steps is in the row."""
+"""Worker: claim → fetch → compute → store → finish. Everything it knows of a job between two steps is in the row.
+
+Weights that are not on this machine are waited for between fetch and compute.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
@@ -20,12 +23,15 @@ from enlarger.jobs.blobs import Blobs, input_key
 from enlarger.jobs.changes import Changes, Progress, StatusChanged, status_changed, tile_done
 from enlarger.jobs.job import EXTENSIONS, MAX_COMPUTE_STARTS, Job, Output
 from enlarger.jobs.moderation import refuse_nsfw
-from enlarger.jobs.queue import SLOTS, Queue
+from enlarger.jobs.queue import MOST_ASIDE, SLOTS, Queue
 from enlarger.jobs.sources import fetch_limits
 from enlarger.jobs.store import Store
+from enlarger.jobs.weights import SharedDownloads, Stage
 from enlarger.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _WATCH_SECONDS = 1.0
 _RECONCILE_SECONDS = 30.0
@@ -64,10 +70,15 @@ class _Overtaken(Exception):
 
 @dataclass
 class _Course:
-    """How far a computation is."""
+    """How far a computation is, and what the row says of it."""
 
     fraction: float = 0.0
+    stage: Stage = field(default_factory=Stage)
+    written: tuple[float, Stage] = (0.0, Stage())
     device_seconds: float = 0.0
+
+    def wait_for(self, stage: Stage) -> None:
+        self.stage = stage
 
 
 class Worker:
@@ -86,6 +97,7 @@ class Worker:
         settings: Settings,
         clock: Callable[[], float],
         changes: Changes | None = None,
+        weights: SharedDownloads | None = None,
         resolver: guard.Resolver = guard.system_resolver,
     ) -> None:
         self._store = store
@@ -95,6 +107,7 @@ class Worker:
         self._settings = settings
         self._clock = clock
         self._changes = changes or Changes()
+        self._weights = weights or SharedDownloads(None, settings)
         self._resolver = resolver
         self._device = asyncio.Lock()
         self._spare_tickets = 0
@@ -166,14 +179,21 @@ class Worker:
 
     async def _attempt(self, job: Job) -> None:
         course = _Course()
+        missing = await self._weights.missing(Options.parse(job.options))
+        source_blob = job.source_blob or await self._while_claimed(job, course, self._fetch(job))
+        if missing:
+            # The device and the slot are for jobs that have all they need.
+            async with self._queue.aside():
+                bringing = self._weights.bring(missing, course.wait_for)
+                await self._while_claimed(job, course, bringing)
+            course.stage = Stage()
         async with self._blobs.scratch() as folder:
             target = folder / "result"
-            computed = await self._while_claimed(job, course, self._computed(job, target, course))
+            computing = self._computed(job, source_blob, target, course)
+            computed = await self._while_claimed(job, course, computing)
             await self._finish(job, computed, target, course.device_seconds)
 
-    async def _while_claimed(
-        self, job: Job, course: _Course, work: Coroutine[None, None, Computed]
-    ) -> Computed:
+    async def _while_claimed(self, job: Job, course: _Course, work: Coroutine[None, None, T]) -> T:
         """What the work gives; it is cancelled, and _Overtaken raised, as soon as the claim is lost."""
         working = asyncio.create_task(work)
         watching = asyncio.create_task(self._watch(job, course))
@@ -190,20 +210,21 @@ class Worker:
 
     async def _watch(self, job: Job, course: _Course) -> None:
         """Write progress down once a second; returns when the claim is lost."""
-        written = 0.0
         with self._changes.listening(job.id) as changes:
             while True:
                 await status_changed(changes, _WATCH_SECONDS)
-                if course.fraction == written:
+                latest = (course.fraction, course.stage)
+                if latest == course.written:
                     claimed = await self._store.is_claimed(job)
                 else:
-                    written = course.fraction
-                    claimed = await self._store.set_progress(job, written)
+                    course.written = latest
+                    claimed = await self._store.set_progress(
+                        job, course.fraction, course.stage.text, course.stage.seconds
+                    )
                 if not claimed:
                     return
 
-    async def _computed(self, job: Job, target: Path, course: _Course) -> Computed:
-        source_blob = job.source_blob or await self._fetch(job)
+    async def _computed(self, job: Job, source_blob: str, target: Path, course: _Course) -> Computed:
         async with self._blobs.local(source_blob) as source, self._device:
             started_at = time.monotonic()
             computed = await self._run_on_device(job, source, target, course)
@@ -278,8 +299,8 @@ class Worker:
         while True:
             await asyncio.sleep(_RECONCILE_SECONDS)
             try:
-                # Any ticket draws the next job; as many as there are slots keep all of them busy.
-                await self.reconcile(at_most=SLOTS)
+                # Any ticket draws the next job; as many as can be in hand keep all slots busy.
+                await self.reconcile(at_most=SLOTS + MOST_ASIDE)
             except Exception:
                 logger.exception("The store cannot be read; trying again in %g s", _RECONCILE_SECONDS)
 
