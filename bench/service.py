@@ -63,12 +63,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    """A server on a fresh data folder and a free port, that takes whatever work comes."""
+def serving(data_dir: Path | None = None) -> Iterator[Server]:
+    """A server on a fresh data folder, or a given one, and a free port, that takes whatever work comes."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ENLARGER_")}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        own = {"ENLARGER_DATA_DIR": f"{folder}/data", "ENLARGER_PORT": "0", **UNLIMITED}
+        own = {"ENLARGER_DATA_DIR": str(data_dir or f"{folder}/data"), "ENLARGER_PORT": "0", **UNLIMITED}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "enlarger", "serve"],

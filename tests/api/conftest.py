@@ -28,6 +28,7 @@ from enlarger.bootstrap import embedded, opened_store
 from enlarger.engine.options import Options
 from enlarger.errors import FeatureUnavailable, InvalidPicture, PictureTooLarge
 from enlarger.jobs.keys import Grant, create_key
+from enlarger.jobs.weights import Weights
 from enlarger.settings import Settings
 
 DEADLINE_SECONDS = 30
@@ -220,7 +221,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, **settings: Any) -> Iterator[Running]:
+def running(data_dir: Path, weights: Weights | None = None, **settings: Any) -> Iterator[Running]:
     """The whole embedded service."""
     with loopback() as (listener, url):
         this = Running(url, "", data_dir)
@@ -232,7 +233,7 @@ def running(data_dir: Path, **settings: Any) -> Iterator[Running]:
             values = {"max_inline_bytes": MAX_INLINE_BYTES, "min_free_bytes": 0, **settings}
             chosen = Settings(data_dir=data_dir, **values)
             async with embedded(
-                chosen, this.compute, clock=clock, planner=this.compute, local_url=url
+                chosen, this.compute, clock=clock, planner=this.compute, weights=weights, local_url=url
             ) as parts:
                 started.set_result(parts.key)
                 await serve_until(parts.app, listener, stop)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from enlarger.engine.options import Options
+from enlarger.settings import Settings
 
 from .conftest import Running, running
 
@@ -31,6 +32,15 @@ def test_balance_is_enough_for_every_client_that_looks(server: Running) -> None:
     assert data_of(server, "GET", "/account/balance") == {"balance": balance, "currency": "USD"}
 
 
+def test_catalogue_is_sent_packed_to_whom_takes_it_so(server: Running) -> None:
+    plain = server.http.get("/api/v3/models", headers={"Accept-Encoding": "identity"})
+    packed = server.http.get("/api/v3/models", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+    assert packed.json() == plain.json()
+
+
 def test_catalogue_tells_how_to_run_the_model(server: Running) -> None:
     (entry,) = data_of(server, "GET", "/models")
     assert (entry["model_id"], entry["type"], entry["base_price"]) == (MODEL, "image-to-image", 0)
@@ -40,6 +50,9 @@ def test_catalogue_tells_how_to_run_the_model(server: Running) -> None:
     assert schema["required"] == ["image"]
     assert {spec.name for spec in fields(Options)} <= schema["properties"].keys()
     assert schema["x-order-properties"][0] == "image"
+    networks = [choice["value"] for choice in schema["properties"]["model"]["x-choices"]]
+    assert networks[:2] == ["auto", Options().model]
+    assert schema["x-limits"]["max_upload_bytes"] == Settings().max_upload_bytes
     # The address it names takes a submit.
     assert server.http.post(run["api_path"], json={}).json()["code"] == 1400
 

@@ -27,6 +27,13 @@ def test_file_is_served_as_a_picture_and_nothing_else(stranger: httpx2.Client, l
     assert answer.headers["content-disposition"].endswith('.png"')
 
 
+def test_link_may_say_what_it_is_saved_as(stranger: httpx2.Client, link: str) -> None:
+    named = stranger.get(link, params={"name": 'my "photo".v2.exe'}).headers["content-disposition"]
+    assert named == "inline; filename*=utf-8''my%20%22photo%22.v2.png"
+    for name in ("../photo", "a\nb", "x" * 151):
+        assert stranger.get(link, params={"name": name}).status_code == 400, name
+
+
 def test_head_tells_the_size_without_the_bytes(stranger: httpx2.Client, link: str) -> None:
     answer = stranger.head(link)
     assert answer.content == b""

@@ -7,6 +7,7 @@ from typing import Any, cast
 from enlarger.api.app import create_app
 from enlarger.api.context import Check, Context
 from enlarger.jobs.service import Service
+from enlarger.jobs.viewer import Viewer
 from enlarger.jobs.webhooks import Webhooks
 from enlarger.settings import Settings
 
@@ -38,6 +39,7 @@ def context_with(**checks: Check) -> Context:
     return Context(
         service=cast(Service, None),
         webhooks=cast(Webhooks, None),
+        viewer=cast(Viewer, None),
         settings=Settings(),
         checks=checks,
         metrics=cast(Any, None),

@@ -25,6 +25,9 @@ def test_prediction_of_another_key_is_as_good_as_none(server: Running, other: ht
         ("GET", f"/api/v3/predictions/{mine['id']}/result"),
         ("GET", f"/api/v3/predictions/{mine['id']}"),
         ("GET", f"/api/v3/predictions/{mine['id']}/events"),
+        ("GET", f"/api/v3/predictions/{mine['id']}/outputs/0/viewer"),
+        ("GET", f"/api/v3/predictions/{mine['id']}/input/viewer"),
+        ("GET", f"/api/v3/predictions/{mine['id']}/report"),
         ("POST", f"/api/v3/predictions/{mine['id']}/cancel"),
         ("DELETE", f"/api/v3/predictions/{mine['id']}"),
     ]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -28,8 +27,9 @@ def test_every_answer_is_one_the_description_allows(tmp_path: Path) -> None:
                 *("--checks", CHECKS),
                 *("--phases", "examples,coverage,fuzzing,stateful"),
                 *("--max-examples", "12", "--max-time", str(SECONDS), "--seed", "1"),
-                # Its text is Prometheus', and on this machine it wants no key.
-                *("--exclude-path", "/metrics"),
+                # The text of the metrics is Prometheus', and on this machine they want no key. Nobody guesses the
+                # token of a tile: its four numbers would take half of the time.
+                *("--exclude-path", "/metrics", "--exclude-path-regex", "^/tiles/"),
                 *("--request-timeout", "20", "--suppress-health-check", "all"),
                 *("--report", "junit", "--report-junit-path", str(report)),
             ],
@@ -40,8 +40,8 @@ def test_every_answer_is_one_the_description_allows(tmp_path: Path) -> None:
             check=False,
             timeout=3 * SECONDS,
         )
-        jobs = server.http.post("/api/v3/predictions", json={}).json()["data"]["items"]
+        metrics = server.http.get("/metrics").text
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert report.exists()
-    # It has really submitted pictures, not only been refused.
-    assert jobs, json.dumps(jobs)
+    # It has really submitted pictures, not only been refused; which of them it has deleted is its own affair.
+    assert "enlarger_jobs_ended_total{" in metrics

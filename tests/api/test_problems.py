@@ -12,6 +12,7 @@ from enlarger.api.context import Context
 from enlarger.api.problems import status_of
 from enlarger.errors import DeviceCrashed, EnlargerError, InvalidPicture, Overloaded
 from enlarger.jobs.service import Service
+from enlarger.jobs.viewer import Viewer
 from enlarger.jobs.webhooks import Webhooks
 from enlarger.settings import Settings
 
@@ -20,6 +21,7 @@ from .conftest import Running, serving
 EMPTY = Context(
     service=cast(Service, None),
     webhooks=cast(Webhooks, None),
+    viewer=cast(Viewer, None),
     settings=Settings(),
     checks={},
     metrics=cast(Any, None),

@@ -32,6 +32,7 @@ FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "executionTime": int,
     "timings": dict,
     "progress": float,
+    "stage": str,
     "queue_position": (int, type(None)),
     "eta_seconds": (float, int, type(None)),
 }

@@ -22,6 +22,7 @@ from enlarger.api import (
     preflight,
     problems,
     uploads,
+    viewer,
     wavespeed,
     webhooks,
 )
@@ -30,7 +31,7 @@ from enlarger.api.context import Context
 from enlarger.api.request_ids import RequestIds
 
 _DESCRIPTION = "Real-ESRGAN behind the WaveSpeed REST API. Send the key as `Authorization: Bearer <key>`."
-_FAMILIES = (wavespeed, preflight, events, history, uploads, catalogue, account, webhooks)
+_FAMILIES = (wavespeed, preflight, events, viewer, history, uploads, catalogue, account, webhooks)
 """Routes of the API, one module a family. Fixed paths come before those with an id in them."""
 _DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +51,7 @@ def create_app(context: Context) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
+    app.state.site = pages.read_site()
     problems.install(app)
     app.add_middleware(BodyDeadline)
     app.add_middleware(DefaultHeaders)
@@ -70,6 +72,7 @@ def create_app(context: Context) -> FastAPI:
             )
     app.include_router(uploads.files_router)
     app.include_router(files.router)
+    app.include_router(viewer.tiles_router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(pages.router)

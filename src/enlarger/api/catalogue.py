@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from enlarger.api.auth import Caller
 from enlarger.api.context import UseContext
 from enlarger.api.envelopes import PROBLEMS, Envelope, asked, body_of, success
+from enlarger.api.packing import packed_json
 from enlarger.api.problems import RequestError
 from enlarger.api.schemas import request_schema
+from enlarger.engine.networks.cards import models as networks_of
 from enlarger.errors import NotFound
+from enlarger.settings import Settings
 
 router = APIRouter(tags=["catalogue"], responses=PROBLEMS)
 
@@ -20,6 +25,14 @@ MODEL = "wavespeed-ai/real-esrgan"
 ALIASES = ("nightmareai/real-esrgan",)
 """Other names that clients use for the same model."""
 
+_LIMITS = (
+    "max_inline_bytes",
+    "max_upload_bytes",
+    "max_input_bytes",
+    "max_input_megapixels",
+    "max_output_megapixels",
+)
+"""Settings that a form can tell before a picture is sent."""
 _PRICE = 0.0
 """Nobody is billed here, yet clients show a price before they submit."""
 
@@ -78,9 +91,11 @@ class UnitPrice(BaseModel):
 
 
 @router.get("/models", summary="The models of this server", response_model=Envelope[list[CatalogueEntry]])
-async def models(request: Request, context: UseContext, _: Caller) -> dict[str, Any]:
+async def models(request: Request, context: UseContext, _: Caller) -> Response:
     run = ModelSchema(
-        server=context.base_url(request), api_path=f"/api/v3/{MODEL}", request_schema=request_schema()
+        server=context.base_url(request),
+        api_path=f"/api/v3/{MODEL}",
+        request_schema=_of_this_server(request_schema(), context.settings),
     )
     entry = CatalogueEntry(
         model_id=MODEL,
@@ -91,7 +106,8 @@ async def models(request: Request, context: UseContext, _: Caller) -> dict[str, 
         sort_order=1,
         api_schema=ModelSchemas(api_schemas=[run]),
     )
-    return success([entry])
+    # The schema is long, and the first thing the page asks for.
+    return packed_json(request, json.dumps(success([entry.model_dump()])))
 
 
 @router.post(
@@ -120,6 +136,17 @@ async def price(request: Request, _: Caller) -> dict[str, Any]:
 )
 async def pricing(request: Request, _: Caller) -> dict[str, Any]:
     return success({"model_id": await _known_model(request), "unit_price": _PRICE, "currency": "USD"})
+
+
+def _of_this_server(schema: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The schema of a request with what differs from server to server: the networks there are, and the limits."""
+    networks = [{"value": "auto", "description": "Chosen by scale and cost."}] + [
+        {"value": spec.name, "description": spec.summary}
+        for spec in networks_of(settings.weights_dir).values()
+    ]
+    properties = {**schema["properties"], "model": {**schema["properties"]["model"], "x-choices": networks}}
+    limits = {name: getattr(settings, name) for name in _LIMITS}
+    return {**schema, "properties": properties, "x-limits": limits}
 
 
 def model_not_found(name: str) -> RequestError:

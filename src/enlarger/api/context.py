@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from enlarger.jobs.service import Service
+from enlarger.jobs.viewer import Viewer
 from enlarger.jobs.webhooks import Webhooks
 from enlarger.settings import Settings
 
@@ -27,6 +28,7 @@ class Context:
 
     service: Service
     webhooks: Webhooks
+    viewer: Viewer
     settings: Settings
     checks: Mapping[str, Check]
     metrics: Callable[[], Awaitable[bytes]]

@@ -29,9 +29,9 @@ _RECONNECT_MS = 2000
 
 _DESCRIPTION = """\
 The stream begins with how the prediction stands and ends with its end. `status`: the prediction, as a poll shows it,
-whenever its state has changed. `progress`: `{progress, queue_position, eta_seconds}`. `tile`: `{x, y, w, h, done,
-total}`, a rectangle of the result that is computed, in its pixels. A client that comes back with the `Last-Event-ID`
-of the end gets 204 and need not come again."""
+whenever its state has changed. `progress`: `{progress, stage, queue_position, eta_seconds}`. `tile`: `{x, y, w, h,
+done, total}`, a rectangle of the result that is computed, in its pixels. A client that comes back with the
+`Last-Event-ID` of the end gets 204 and need not come again."""
 
 _EVENT = {
     "type": "object",
@@ -111,7 +111,7 @@ async def _told(request: Request, context: Context, key: Key, job: Job) -> Async
                     yield _event("progress", {name: data[name] for name in _PROGRESS})
 
 
-_PROGRESS = ("progress", "queue_position", "eta_seconds")
+_PROGRESS = ("progress", "stage", "queue_position", "eta_seconds")
 
 
 def _tile(tile: TileDone) -> dict[str, int]:

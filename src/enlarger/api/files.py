@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from enlarger.api.context import UseContext, is_own_page
@@ -22,6 +23,15 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": CACHING,
 }
+
+Name = Annotated[
+    str,
+    Query(
+        max_length=150,
+        pattern=r"^[^\x00-\x1f\x7f/\\]*$",
+        description="What a browser saves it as; the extension is that of the file.",
+    ),
+]
 
 
 async def _found(
@@ -51,14 +61,18 @@ async def _found(
         "4XX": {"model": Problem},
     },
 )
-async def file(found: Annotated[ServedFile | str, Depends(_found)]) -> Response:
+async def file(found: Annotated[ServedFile | str, Depends(_found)], name: Name = "") -> Response:
     if isinstance(found, str):
         # The link stays good for days, where it leads to only for minutes.
         return RedirectResponse(found, HTTPStatus.TEMPORARY_REDIRECT, {"Cache-Control": "no-store"})
     return FileResponse(
         found.path,
         media_type=found.media_type,
-        filename=found.filename,
+        filename=_saved_as(name, found.filename),
         content_disposition_type=found.disposition,
         headers=_HEADERS,
     )
+
+
+def _saved_as(name: str, made: str) -> str:
+    return PurePosixPath(name).stem + PurePosixPath(made).suffix if name else made

@@ -40,6 +40,7 @@ async def shown(request: Request, context: Context, job: Job) -> dict[str, Any]:
     return {
         **data,
         "progress": 1.0 if job.state is State.COMPLETED else job.progress,
+        "stage": job.stage if job.state is State.PROCESSING else "",
         "queue_position": standing.position,
         "eta_seconds": standing.eta_seconds,
     }

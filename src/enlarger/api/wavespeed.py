@@ -59,6 +59,7 @@ IfNoneMatch = Annotated[
     ),
 ]
 
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As the client knows it."}}
 _REQUEST_BODY = {"required": True, "content": {"application/json": {"schema": request_schema()}}}
 
 
@@ -102,8 +103,18 @@ for _alias in ALIASES:
     router.add_api_route(f"/{_alias}", submit, methods=["POST"], include_in_schema=False)
 
 
-@router.get("/predictions/{id}/result", summary="Poll a prediction", response_model=Envelope[Prediction])
-@router.get("/predictions/{id}", summary="The same, by the shorter path", response_model=Envelope[Prediction])
+@router.get(
+    "/predictions/{id}/result",
+    summary="Poll a prediction",
+    response_model=Envelope[Prediction],
+    responses=_UNCHANGED,
+)
+@router.get(
+    "/predictions/{id}",
+    summary="The same, by the shorter path",
+    response_model=Envelope[Prediction],
+    responses=_UNCHANGED,
+)
 async def result(
     job_id: JobId,
     request: Request,
