@@ -1,5 +1,8 @@
 // The API reference, drawn from /openapi.json: each route with its request fields and its answer.
 
+import { fill } from "./dom.js";
+import { strings } from "./strings.js";
+
 function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
   made.textContent = text;
@@ -40,7 +43,7 @@ function range(schema) {
 function tableOf(schema, api, sent = false) {
   const table = element("table");
   const head = table.createTHead().insertRow();
-  for (const title of ["Field", "Type", "Meaning"]) head.append(element("th", title));
+  for (const title of strings.docs.columns) head.append(element("th", title));
   const body = table.createTBody();
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     const row = body.insertRow();
@@ -65,30 +68,31 @@ function route(method, path, operation, api) {
   section.append(title, prose("p", operation.summary ?? ""));
   if (operation.description) section.append(prose("p", operation.description, "quiet"));
   const request = jsonSchema(operation.requestBody, api);
-  if (request.properties) section.append(element("h3", "Request"), tableOf(request, api, true));
+  if (request.properties) section.append(element("h3", strings.docs.request), tableOf(request, api, true));
   const data = resolve(jsonSchema(operation.responses[200], api).properties?.data, api);
-  if (data.properties) section.append(element("h3", "Answer, in data"), tableOf(data, api));
+  if (data.properties) section.append(element("h3", strings.docs.answer), tableOf(data, api));
   return section;
 }
 
 // Every route fails in the same shape: told once.
 function failures(api) {
   const section = element("section");
-  section.append(element("h2", "When a request fails"), prose("p", api.components.schemas.Problem.description));
+  section.append(element("h2", strings.docs.failures), prose("p", api.components.schemas.Problem.description));
   section.append(tableOf(api.components.schemas.Problem, api));
   return section;
 }
 
 async function start() {
+  fill();
   const description = document.getElementById("description");
   try {
     const api = await (await fetch("/openapi.json")).json();
-    description.replaceWith(prose("p", `${api.info.description} Version ${api.info.version}.`));
+    description.replaceWith(prose("p", strings.docs.version(api.info.description, api.info.version)));
     const sections = Object.entries(api.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => route(method, path, operation, api)));
     document.getElementById("reference").append(...sections, failures(api));
   } catch (error) {
-    description.textContent = `The reference could not be loaded: ${error.message}`;
+    description.textContent = strings.docs.failed(error.message);
   }
 }
 
