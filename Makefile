@@ -22,7 +22,7 @@ ORACLES := $(VENV)/.oracles
 .DELETE_ON_ERROR:
 
 serve: $(BASE)
-	$(BIN)/enlarger serve $(ARGS)
+	ENLARGER_AUTO_DOWNLOAD=$${ENLARGER_AUTO_DOWNLOAD:-1} $(BIN)/enlarger serve $(ARGS)
 
 test: $(ORACLES) lint
 	$(BIN)/pytest $(ARGS)
@@ -66,7 +66,8 @@ $(TEST): $(BASE) requirements-test.lock tests/apt.txt
 	$(PIP) install --require-hashes -r requirements-test.lock
 	@touch $@
 
-# Spandrel asks for torchvision, which the tests replace by two functions: so no dependencies here.
+# Spandrel asks for torchvision, which the tests replace by two functions, facexlib for OpenCV and more, which the file
+# that is read does not need: so no dependencies here.
 $(ORACLES): $(TEST) tests/oracles.lock
 	$(PIP) install --no-deps --require-hashes -r tests/oracles.lock
 	$(PIP) install --no-warn-conflicts $(TORCH)

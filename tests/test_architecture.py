@@ -101,6 +101,7 @@ def test_only_the_command_line_prints() -> None:
         ("enlarger", HEAVY | SERVICE),
         ("enlarger.api.app", HEAVY),
         ("enlarger.jobs.service", HEAVY),
+        ("enlarger.bootstrap", HEAVY),
         ("enlarger.cli", HEAVY | SERVICE),
     ],
 )

@@ -18,7 +18,7 @@ import enlarger
 from enlarger import cli
 from enlarger.api.app import create_app
 from enlarger.api.context import Context
-from enlarger.engine.networks.catalogue import MODELS
+from enlarger.engine.networks.catalogue import FACE_MODELS, MODELS
 from enlarger.engine.options import Options, asks
 from enlarger.errors import error_classes
 from enlarger.settings import PREFIX, Settings
@@ -64,11 +64,12 @@ COMMANDS = dict(commands(typer.main.get_command(cli.app)))
         ("http.md", set(asks())),
         ("models.md", set(asks())),
         ("models.md", set(MODELS)),
+        ("models.md", set(FACE_MODELS)),
         ("settings.md", {PREFIX + name.upper() for name in Settings.model_fields}),
         ("errors.md", set(error_classes())),
         ("cli.md", set(COMMANDS)),
     ],
-    ids=["routes", "options over HTTP", "options", "models", "settings", "errors", "commands"],
+    ids=["routes", "options over HTTP", "options", "models", "face models", "settings", "errors", "commands"],
 )
 def test_the_page_names_every_one(page: str, names: set[str]) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
