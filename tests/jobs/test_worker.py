@@ -70,6 +70,26 @@ async def test_job_completes_with_its_result_described(
     assert done.report == {"timings_ms": {"network": 12.4}}
 
 
+@pytest.mark.parametrize(
+    ("timings_ms", "compute_ms"),
+    [({"decode": 3.0, "detect": 5.2, "restore": 20.4, "network": 10.0, "enlarge_faces": 1.0}, 37), ({}, 0)],
+)
+async def test_inference_is_the_time_of_whatever_networks_ran(
+    worker: Worker,
+    store: Store,
+    device: Any,
+    inline_job: InlineJob,
+    timings_ms: dict[str, float],
+    compute_ms: int,
+) -> None:
+    device.timings_ms = timings_ms
+    job = await inline_job()
+    await worker.run_job(job.id)
+    done = await store.get(job.id)
+    assert done
+    assert (done.state, done.compute_ms) == (State.COMPLETED, compute_ms)
+
+
 @pytest.mark.parametrize(("name", "extension"), [("jpeg", "jpg"), ("webp", "webp"), ("png", "png")])
 async def test_result_is_stored_under_the_extension_of_its_format(
     worker: Worker, store: Store, inline_job: InlineJob, name: str, extension: str

@@ -35,10 +35,12 @@ T = TypeVar("T")
 
 _WATCH_SECONDS = 1.0
 _RECONCILE_SECONDS = 30.0
+_INFERENCE = ("network", "detect", "restore", "enlarge_faces")
+"""Steps of `timings_ms` that are networks at work."""
 
 
 class Computed(Protocol):
-    """What became of one picture. `report` can be written as JSON and has `timings_ms["network"]`."""
+    """What became of one picture. `report` can be written as JSON and has `timings_ms`, by the name of the step."""
 
     @property
     def media_type(self) -> str: ...
@@ -273,9 +275,9 @@ class Worker:
         if self._settings.nsfw_refuse:
             refuse_nsfw((output,), self._settings.nsfw_threshold)
         await self._store_result(job, output.blob_key, target)
-        network_ms = round(computed.report["timings_ms"]["network"])
+        compute_ms = _inference_ms(computed.report["timings_ms"])
         if not await self._store.finish(
-            job, (output,), computed.report, network_ms, self._clock(), device_seconds
+            job, (output,), computed.report, compute_ms, self._clock(), device_seconds
         ):
             await self._blobs.delete(output.blob_key)
             raise _Overtaken
@@ -303,6 +305,11 @@ class Worker:
                 await self.reconcile(at_most=SLOTS + MOST_ASIDE)
             except Exception:
                 logger.exception("The store cannot be read; trying again in %g s", _RECONCILE_SECONDS)
+
+
+def _inference_ms(timings_ms: Mapping[str, float]) -> int:
+    """The time in networks. Not every picture runs through each: strength=0 leaves the upscaler out."""
+    return round(sum(timings_ms.get(step, 0.0) for step in _INFERENCE))
 
 
 def _go_on(still_ours: bool) -> None:

@@ -42,14 +42,15 @@ export function faceMarks(faces, placement, onFace) {
   };
 }
 
-// The list with its switches. onAgain(fields): run again with these options.
+// The list with its switches. onAgain(fields): run again with these options; null where the picture cannot be sent again.
 export function facesPanel(report, fields, schema, onAgain) {
   const faces = facesOf(report);
   const note = report?.faces?.note;
   if (!report?.faces) return null;
   const boxes = faces.map((face, number) => el("label", { class: "check", "data-face": String(face.index) },
-    el("input", { type: "checkbox", checked: Boolean(face.used), value: String(face.index) }),
+    el("input", { type: "checkbox", checked: Boolean(face.used), disabled: !onAgain, value: String(face.index) }),
     el("span", {}, words.face(number + 1), el("small", {}, described(face)))));
+  const canRun = Boolean(onAgain) && faces.length > 0;
   const strength = schema.properties.face_strength && strengthOf(fields, schema.properties.face_strength);
   const again = () => {
     const chosen = boxes.filter((box) => box.querySelector("input").checked).map((box) => box.dataset.face);
@@ -62,8 +63,8 @@ export function facesPanel(report, fields, schema, onAgain) {
     });
   };
   return el("section", { class: "card faces" }, el("h3", {}, words.title(faces.length)), note && el("p", { class: "note" }, note),
-    boxes, faces.length > 0 && strength,
-    faces.length > 0 && el("button", { type: "button", class: "wide", onclick: again }, icon("redo"), words.again));
+    boxes, canRun && strength,
+    canRun && el("button", { type: "button", class: "wide", onclick: again }, icon("redo"), words.again));
 }
 
 function described(face) {

@@ -128,8 +128,9 @@ export class Work {
   async #showResult(item, told) {
     const { facesPanel, reportPanel } = await import("./outcome.js");
     if (this.#told !== told) return;
-    const again = (fields) => { this.#form.set(fields); this.#begin([item]); };
-    const faces = item.image && facesPanel(told.report, item.fields ?? {}, this.#schema, again);
+    // A picture that came inside a request of somebody else's cannot be sent once more.
+    const again = item.image ? (fields) => { this.#form.set(fields); this.#begin([item]); } : null;
+    const faces = facesPanel(told.report, item.fields ?? {}, this.#schema, again);
     find("#result").replaceChildren(...[faces, reportPanel(told)].filter(Boolean));
   }
 

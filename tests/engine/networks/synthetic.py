@@ -13,6 +13,8 @@ from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import FACE_MODELS, MODELS, ModelSpec
 from enlarger.engine.networks.ops import Array, Hyper
 from enlarger.engine.networks.safetensors import write_safetensors
+from enlarger.engine.runtime import RUNTIMES
+from enlarger.engine.runtime.choice import NATIVE
 from enlarger.engine.runtime.numpy import NumPy
 
 
@@ -29,6 +31,9 @@ def random_weights(net: str, hyper: Hyper, seed: int = 1) -> dict[str, Array]:
 
 GFPGAN = FACE_MODELS["GFPGANv1.4"].hyper
 PARSENET = FACE_MODELS["ParseNet"].hyper
+
+GENERAL = tuple(name for name in RUNTIMES if name != NATIVE)
+"""The runtimes that compute any network on any machine."""
 
 
 def face_weights(net: str, hyper: Hyper, seed: int = 1) -> dict[str, Array]:

@@ -18,10 +18,10 @@ from enlarger.engine.networks.ops import Array, Hyper
 from enlarger.engine.networks.safetensors import read_safetensors
 from enlarger.engine.networks.torch_files import read_checkpoint
 from enlarger.engine.networks.weights import is_present, load_weights
-from enlarger.engine.runtime import RUNTIMES, open_runtime, precision_for
+from enlarger.engine.runtime import open_runtime, precision_for
 from enlarger.errors import WeightsCorrupt
 
-from .synthetic import GFPGAN, face_weights, picture, save_face_checkpoint
+from .synthetic import GENERAL, GFPGAN, face_weights, picture, save_face_checkpoint
 
 NET = ARCHITECTURES["gfpgan"]
 SMALL = {"size": 32, "features": 64, "channel_multiplier": 2}
@@ -79,7 +79,7 @@ def full_size(expected: Callable[[Hyper, Tensors, Array], Array]) -> tuple[Tenso
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", GENERAL)
 def test_every_runtime_restores_a_face_as_the_official_class_does(
     runtime: str, full_size: tuple[Tensors, Array, Array]
 ) -> None:
@@ -98,7 +98,7 @@ def test_another_size_of_it_is_the_official_class_too(
     hyper = {"size": 64, "features": 64, "channel_multiplier": 1}  # has fewer channels at 64 than at 32
     tensors, face = face_weights("gfpgan", hyper), picture(64)
     answer = expected(hyper, tensors, face)
-    for runtime in RUNTIMES:
+    for runtime in GENERAL:
         found = restored(runtime, hyper, tensors, face)
         np.testing.assert_allclose(found, answer, rtol=0, atol=1e-4, err_msg=runtime)
 
