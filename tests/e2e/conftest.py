@@ -102,9 +102,9 @@ class Server:
         return code
 
 
-@pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start a server on a fresh data folder; keyword arguments are environment variables."""
+@contextlib.contextmanager
+def launching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start servers on fresh data folders; keyword arguments are environment variables. All end at the exit."""
     with contextlib.ExitStack() as stack:
 
         def start(**settings: str) -> Server:
@@ -113,6 +113,13 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., S
             server.start()
             return server
 
+        yield start
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """As `launching`, until the module ends."""
+    with launching(tmp_path_factory) as start:
         yield start
 
 

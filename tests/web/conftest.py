@@ -22,7 +22,7 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from ..e2e.conftest import Server
+from ..e2e.conftest import Server, launching
 
 QUICK = "realesr-animevideov3"
 SLOW = "RealESRGAN_x4plus"
@@ -48,15 +48,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start a server on a fresh data folder; keyword arguments are environment variables."""
-    with contextlib.ExitStack() as stack:
-
-        def start(**settings: str) -> Server:
-            server = Server(tmp_path_factory.mktemp("served") / "data", **settings)
-            stack.callback(server.close)
-            server.start()
-            return server
-
+    """As `launching`, until the module ends."""
+    with launching(tmp_path_factory) as start:
         yield start
 
 

@@ -14,7 +14,8 @@ from enlarger.engine.faces.estimate import FaceAbility, FacePlan, plan_faces
 from enlarger.engine.geometry import Size, Target, TilePlan, plan_tiles, target_of
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
 from enlarger.engine.options import Options
-from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge, RuntimeUnavailable
+from enlarger.engine.runtime import precision_of
+from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge
 
 MAX_TILE_PIXELS = 600_000
 """Feature pixels of one window. In f32 the trunk of x4plus needs 2.3 kB each: 1.4 GB."""
@@ -175,19 +176,13 @@ def check_pixels(what: str, size: Size, limit: int) -> None:
 
 
 def _precision(options: Options, depth: int, ability: Ability) -> tuple[str, tuple[str, ...]]:
-    able, asked = ability.precisions, options.precision
-    if asked == "auto":
-        if depth == 16 and able[0] != "f32":
-            # bf16 has 8 bits of mantissa: of a 252-step 16-bit ramp 18 values are left.
-            return "f32", ("16 bits a sample: computed in f32",)
-        return able[0], ()
-    if asked not in able:
-        raise RuntimeUnavailable(
-            f"this machine computes in {' and '.join(sorted(able))}, not in {asked}; use precision=auto"
-        )
-    if depth == 16 and asked != "f32":
-        return asked, (f"{asked} was asked for: it keeps about 8 of the 16 bits a sample",)
-    return asked, ()
+    precision = precision_of(ability.precisions, options.precision)
+    if depth != 16 or precision == "f32":
+        return precision, ()
+    if options.precision == "auto":
+        # bf16 has 8 bits of mantissa: of a 252-step 16-bit ramp 18 values are left.
+        return "f32", ("16 bits a sample: computed in f32",)
+    return precision, (f"{precision} was asked for: it keeps about 8 of the 16 bits a sample",)
 
 
 def _model(

@@ -124,7 +124,11 @@ def open_runtime(name: str, device: str = "cpu") -> Runtime:
 
 def choose_precision(runtime: Runtime, asked: str) -> str:
     """`asked`, or the runtime's own choice for `auto`. Raises RuntimeUnavailable where it cannot do it."""
-    able = runtime.precisions()
+    return precision_of(runtime.precisions(), asked)
+
+
+def precision_of(able: tuple[str, ...], asked: str) -> str:
+    """`asked`, or the first of `able` for `auto`. Raises RuntimeUnavailable where it is none of them."""
     if asked == "auto":
         return able[0]
     if asked not in able:
