@@ -15,7 +15,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from enlarger.bootstrap import opened_store, run_service
+from enlarger.bootstrap import run_service
+from enlarger.drivers import opened_store
 from enlarger.errors import InvalidOption
 from enlarger.settings import Settings
 

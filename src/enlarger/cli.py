@@ -7,6 +7,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from enlarger import __version__
 from enlarger.cli_models import WeightsDir, models_app
 from enlarger.cli_options import with_option_flags
 from enlarger.errors import EnlargerError, InvalidOption
+from enlarger.finding import Finding
 
 app = typer.Typer(
     name="enlarger",
@@ -32,6 +34,9 @@ app.add_typer(keys_app, name="keys")
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the database, the pictures and the key.")
 ]
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="TCP port; the next free one if it is taken.")]
 
 
 def main() -> None:
@@ -89,18 +94,38 @@ def upscale(
 
 
 @app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; the next free one if it is taken.")] = None,
-    data_dir: DataDir = None,
-) -> None:
+def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
     """Run the server: HTTP, queue and computation on this machine."""
-    from enlarger.bootstrap import run, run_service
+    _serve("serve", host=host, port=port, data_dir=data_dir)
 
-    def announce(url: str, key: str) -> None:
-        print(f"enlarger {__version__} is ready: {url}/" + (f"#key={key}" if key else ""), flush=True)
 
-    run(run_service(_settings(host=host, port=port, data_dir=data_dir), announce=announce))
+@app.command()
+def api(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
+    """Answer clients only, with a PostgreSQL and workers elsewhere; any number behind a load balancer."""
+    _serve("api", host=host, port=port, data_dir=data_dir)
+
+
+@app.command()
+def worker(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
+    """Compute only, the jobs of a PostgreSQL; any number. Its port tells health and metrics."""
+    _serve("worker", host=host, port=port, data_dir=data_dir)
+
+
+@app.command()
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the tables of the database to the form this version needs; safe to run twice, and at once."""
+    from enlarger.drivers import migrate
+
+    asyncio.run(migrate(_settings(data_dir=data_dir)))
+    print("the tables are up to date")
+
+
+@app.command()
+def check(data_dir: DataDir = None) -> None:
+    """Try what a service on many machines needs: database, tables, clock, queue, store of pictures, weights."""
+    from enlarger.check import findings
+
+    _print_findings(asyncio.run(findings(_settings(data_dir=data_dir))))
 
 
 @keys_app.command("create")
@@ -115,6 +140,7 @@ def keys_create(
     rate_per_minute: Annotated[int, typer.Option(help="Submits a minute; 0 is no limit.", min=0)] = 0,
     max_concurrency: Annotated[int, typer.Option(help="Jobs in work at once; 0 is no limit.", min=0)] = 0,
     weight: Annotated[float, typer.Option(help="Share of the devices; 2 is twice that of 1.")] = 1.0,
+    priority: Annotated[int, typer.Option(help="Jobs of keys with more are served before; -100 to 100.")] = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Make a new API key and print it; it cannot be shown again."""
@@ -127,6 +153,7 @@ def keys_create(
         rate_per_minute=rate_per_minute,
         max_concurrency=max_concurrency,
         weight=weight,
+        priority=priority,
     )
 
     async def create() -> str:
@@ -179,8 +206,22 @@ def doctor() -> None:
     """Check this machine: hardware, runtime, precision, weights, and one computed tile against its answer."""
     from enlarger.doctor import findings
 
+    _print_findings(findings())
+
+
+def _serve(role: str, **overrides: Any) -> None:
+    from enlarger.assembly import Role
+    from enlarger.bootstrap import run, run_service
+
+    def announce(url: str, key: str) -> None:
+        print(f"enlarger {__version__} is ready: {url}/" + (f"#key={key}" if key else ""), flush=True)
+
+    run(run_service(_settings(**overrides), announce=announce, role=Role(role)))
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
     healthy = True
-    for finding in findings():
+    for finding in findings:
         healthy = healthy and finding.is_good
         print(f"{'ok ' if finding.is_good else 'BAD'}  {finding.subject:28} {finding.text}")
     if not healthy:
@@ -203,7 +244,7 @@ def _scopes(words: list[str]) -> Any:
 
 
 def _store(data_dir: Path | None) -> Any:
-    from enlarger.bootstrap import opened_store
+    from enlarger.drivers import opened_store
 
     return opened_store(_settings(data_dir=data_dir))
 

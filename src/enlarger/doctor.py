@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,15 +24,9 @@ from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision
 from enlarger.engine.runtime.choice import Runtimes, why_not_native
 from enlarger.engine.sandbox import sandbox_state
 from enlarger.errors import EnlargerError
+from enlarger.finding import Finding
 
 DEVICES = ("cuda:0", "mps", "gpu", "cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    subject: str
-    text: str
-    is_good: bool = True
 
 
 def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[Finding]:

@@ -1,25 +1,165 @@
-"""Drivers: which store of pictures the settings choose, and what makes pictures ready for zooming."""
+"""Drivers: which database, queue and store of pictures the settings choose, and what makes pictures zoomable."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
+from sqlalchemy import inspect
 
 from enlarger.engine.decoder import Decoder, DecoderLimits
 from enlarger.engine.pyramid_file import open_pyramid
-from enlarger.errors import FeatureUnavailable, InvalidOption
+from enlarger.errors import FeatureUnavailable, InvalidOption, Overloaded
 from enlarger.jobs.blobs import Blobs, LocalBlobs
+from enlarger.jobs.changes import Changes
+from enlarger.jobs.database import Database, revisions
 from enlarger.jobs.pyramids import Pyramids
+from enlarger.jobs.queue import Entry, Queue, Terms
+from enlarger.jobs.relay import Ear, Relay
 from enlarger.jobs.split_blobs import SplitBlobs
+from enlarger.jobs.store import Store
 from enlarger.settings import Settings
 
+log = logging.getLogger(__name__)
+
+_DATABASE_SECONDS = 60.0
+"""How long a start waits for a database that is away."""
+_LOOK_SECONDS = 3.0
+"""Between two looks of an idle worker at the queue: a dead one's job runs again this much after its lease."""
+_MOST_LOST = 1000
 _VIEWER_MEMORY_BYTES = 6 * 2**30
 """Address space for preparing a picture for zooming: 20 bytes a pixel of the largest AVIF, others need less."""
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of `database_url`, or the file of the data folder. Connects to none.
+
+    Raises InvalidOption for an address that is none, FeatureUnavailable without the package for PostgreSQL.
+    """
+    url = _secret(settings.database_url)
+    if not url:
+        return Database.open(settings.data_dir / "enlarger.db")
+    _require_postgres(url)
+    from enlarger.jobs.postgres import open_postgres
+
+    return open_postgres(url, connections=settings.database_connections, prepares=settings.database_prepares)
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings, devices: int) -> AsyncGenerator[Queue]:
+    """The queue beside the database, for a worker with so many devices."""
+    url = _secret(settings.database_url)
+    prefetch = settings.prefetch_jobs if settings.prefetch_jobs is not None else (1 if url else 3)
+    slots = max(1, devices) * (1 + prefetch)
+    if not url:
+        yield Queue.in_memory(slots=slots)
+        return
+    from enlarger.jobs.postgres_queue import open_postgres_queue
+
+    # What one worker has taken no other one gets: none takes more than it has slots.
+    terms = Terms(slots=slots, most_aside=0, lease_seconds=settings.lease_seconds, look_seconds=_LOOK_SECONDS)
+    listen_url = _secret(settings.database_listen_url)
+    async with open_postgres_queue(
+        url, terms, listen_url=listen_url, prepares=settings.database_prepares
+    ) as queue:
+        yield queue
+
+
+def open_relay(
+    settings: Settings, database: Database, changes: Changes, origin: str, heard: Callable[[str], None]
+) -> Relay | None:
+    """What carries news between the processes of a service; None where there is only one."""
+    if not settings.database_url:
+        return None
+    return Relay(database, open_ear(settings), changes, origin=origin, heard=heard)
+
+
+def open_ear(settings: Settings) -> Ear:
+    """What hears the channels of the PostgreSQL of the settings."""
+    from enlarger.jobs.postgres_driver import Listener
+
+    return Listener(_secret(settings.database_listen_url) or _secret(settings.database_url))
+
+
+async def has_queue_tables(database: Database) -> bool:
+    """Whether PgQueuer's tables are in the PostgreSQL."""
+    names = await database.read(lambda connection: inspect(connection).get_table_names())
+    return "pgqueuer" in names
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the tables of rows and queue to the form this version needs. Safe to run twice, and at once."""
+    database = open_database(settings)
+    try:
+        await database.migrate()
+        if url := _secret(settings.database_url):
+            from enlarger.jobs.postgres_queue import install
+
+            await install(url)
+    finally:
+        await database.close()
+
+
+def lost_entries(database: Database) -> Callable[[int | None], Awaitable[list[Entry]]] | None:
+    """What finds the entries that the queue has lost; None where it has them all from the rows."""
+    if database.dialect == "sqlite":
+        return None
+    from enlarger.jobs.postgres_queue import without_entry
+
+    return lambda at_most: without_entry(database, at_most or _MOST_LOST)
+
+
+def _require_postgres(url: str) -> None:
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise InvalidOption(
+            "database_url must be postgresql://user:password@host/name; without it SQLite is used",
+            "database_url",
+        )
+    if find_spec("psycopg") is None:
+        raise FeatureUnavailable("database_url needs a package: pip install 'enlarger[distributed]'")
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, queue: Queue | None = None) -> AsyncGenerator[Store]:
+    """The store that the settings choose, closed at exit; the tables of a data folder are brought up to date.
+
+    Raises InvalidOption when those of a database on many machines are not: that is `enlarger migrate`'s to do.
+    """
+    store = Store(open_database(settings), queue)
+    try:
+        if store.database.dialect == "sqlite":
+            await store.migrate()
+        else:
+            await _check_tables(store.database)
+        yield store
+    finally:
+        await store.close()
+
+
+async def _check_tables(database: Database) -> None:
+    deadline = time.monotonic() + _DATABASE_SECONDS
+    while True:
+        try:
+            here, needed, is_enough = await database.read(revisions)
+            break
+        except Overloaded:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("The database is away; trying again")
+            await asyncio.sleep(1)
+    if not is_enough:
+        raise InvalidOption(
+            f"the tables of the database are of revision {here}, and this version needs {needed}: "
+            "run `enlarger migrate`",
+            "database_url",
+        )
 
 
 def open_blobs(settings: Settings, clock: Callable[[], float]) -> Blobs:

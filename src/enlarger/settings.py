@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from enlarger.errors import InvalidOption
+from enlarger.setting_forms import Mirrors, Networks, Pauses, Pools, Ports, Sizes, Words
 
 PREFIX = "ENLARGER_"
 _ADDRESS = r"^(https?://[^/\s?#]+/?)?$"
@@ -49,6 +49,24 @@ class Settings(BaseSettings):
         "empty takes it from each request.",
     )
 
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL of a service on many machines, postgresql://user:password@host/name, with the extra "
+        "distributed; without it the jobs are in SQLite in the data folder.",
+    )
+    database_listen_url: SecretStr | None = Field(
+        None,
+        description="The same database past a pooler such as pgbouncer, for what has to listen to it; "
+        "database_url when not given.",
+    )
+    database_prepares: bool = Field(
+        True,
+        description="Whether statements are prepared; false behind a pooler that gives each transaction another "
+        "connection.",
+    )
+    database_connections: int = Field(
+        8, ge=2, le=200, description="Most connections of a process to PostgreSQL, besides two for the queue."
+    )
     blob_url: str = Field(
         "",
         pattern=r"^(file:///\S+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?$",
@@ -126,6 +144,46 @@ class Settings(BaseSettings):
     max_backlog_seconds: float = Field(
         86_400.0, gt=0, description="Estimated work held before new jobs are refused, seconds."
     )
+    lease_seconds: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="With database_url, how long a worker may be silent until its jobs go to others, seconds.",
+    )
+    reuse_results: bool = Field(
+        True,
+        description="Whether a job gets the result that its key has of the same picture with the same options, if "
+        "it would be computed the same.",
+    )
+    checkpoint_megapixels: float = Field(
+        4.0,
+        ge=0,
+        description="Pictures from this size on keep finished bands in the store, so that another attempt goes on "
+        "with them; 0 is never, million pixels.",
+    )
+    large_megapixels: float = Field(
+        16.0, gt=0, description="Pictures from this size on are large: worker_sizes says who takes them."
+    )
+    pools: Pools = Field(
+        {},
+        description="Pools of workers that take the jobs of a model, e.g. realesrgan-x4plus=gpu,my-model=lab; all "
+        "others go to any.",
+    )
+    worker_pools: Words = Field(
+        (), description="Pools that this worker serves besides any and the kind of its devices, cpu or gpu."
+    )
+    worker_sizes: Sizes = Field(
+        ("small", "large"),
+        min_length=1,
+        description="Sizes of pictures that this worker takes: small, large.",
+    )
+    prefetch_jobs: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="Pictures made ready for each device while it computes; 3 on one machine, 1 with database_url "
+        "when not given.",
+    )
     sync_wait_seconds: float = Field(
         90.0, ge=0, le=600, description="Longest wait of a request with enable_sync_mode, seconds."
     )
@@ -149,12 +207,12 @@ class Settings(BaseSettings):
     )
 
     fetch_seconds: float = Field(60.0, gt=0, description="Longest download of one picture URL, seconds.")
-    allow_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+    allow_private_networks: Networks = Field(
         (),
         description="Networks that are not public and that picture and webhook URLs may lead to all the same, "
         "e.g. 127.0.0.0/8,192.168.1.0/24.",
     )
-    allow_ports: Annotated[tuple[int, ...], NoDecode] = Field(
+    allow_ports: Ports = Field(
         (), description="Ports that picture and webhook URLs may name besides 80 and 443, e.g. 8080,9000."
     )
 
@@ -165,7 +223,7 @@ class Settings(BaseSettings):
     webhook_seconds: float = Field(
         15.0, gt=0, le=300, description="Time a webhook receiver has to answer, seconds."
     )
-    webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+    webhook_retry_seconds: Pauses = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
         description="Pauses before the second, third … attempt at a webhook, each ±20 %, seconds.",
     )
@@ -201,11 +259,13 @@ class Settings(BaseSettings):
     download_timeout_seconds: float = Field(
         900.0, gt=0, description="Longest wait of one job for weights being downloaded, seconds."
     )
-    weights_mirrors: Annotated[tuple[str, ...], NoDecode] = Field(
+    weights_mirrors: Mirrors = Field(
         (), description="Base URLs asked for weights before the official address, separated by spaces."
     )
     device: str = Field(
-        "auto", description="Device to compute on: auto, cpu or a name from `enlarger doctor`."
+        "auto",
+        pattern=r"^[a-z]+(:\d+)?(,[a-z]+(:\d+)?)*$",
+        description="Devices to compute on: auto, cpu or names from `enlarger doctor`, e.g. cuda:0,cuda:1.",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of the computation; 0 lets the runtime choose."
@@ -220,45 +280,6 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
-
-    @field_validator("allow_private_networks", mode="before")
-    @classmethod
-    def _networks(cls, value: Any) -> Any:
-        return [ip_network(part) for part in _listed(value)]
-
-    @field_validator("weights_mirrors", mode="before")
-    @classmethod
-    def _mirrors(cls, value: Any) -> Any:
-        # As `enlarger models pull` reads the same variable.
-        mirrors: list[str] = value.split() if isinstance(value, str) else list(value)
-        for mirror in mirrors:
-            if not mirror.startswith(("http://", "https://")):
-                raise ValueError(f"{mirror} is no base URL; it begins with https:// or http://")
-        return mirrors
-
-    @field_validator("webhook_retry_seconds", mode="before")
-    @classmethod
-    def _pauses(cls, value: Any) -> Any:
-        pauses = [float(part) for part in _listed(value)]
-        for pause in pauses:
-            if not 0 <= pause <= 604_800:
-                raise ValueError(f"{pause:g} is not a pause; pauses go from 0 to 604800 seconds, a week")
-        return pauses
-
-    @field_validator("allow_ports", mode="before")
-    @classmethod
-    def _ports(cls, value: Any) -> Any:
-        ports = [int(part) for part in _listed(value)]
-        for port in ports:
-            if not 1 <= port <= 65535:
-                raise ValueError(f"{port} is not a port; ports go from 1 to 65535")
-        return ports
-
-
-def _listed(value: Any) -> list[Any]:
-    return (
-        [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
-    )
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -24,12 +24,15 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image, UnidentifiedImageError
 
-from enlarger.bootstrap import embedded, opened_store
+from enlarger.assembly import Outside, Role, assembled
+from enlarger.drivers import opened_store
 from enlarger.engine.options import Options
 from enlarger.errors import FeatureUnavailable, InvalidPicture, PictureTooLarge
 from enlarger.jobs.keys import Grant, create_key
 from enlarger.jobs.weights import Weights
 from enlarger.settings import Settings
+
+from ..one_step import InSteps
 
 DEADLINE_SECONDS = 30
 MAX_INLINE_BYTES = 100_000
@@ -230,11 +233,21 @@ def running(data_dir: Path, weights: Weights | None = None, **settings: Any) -> 
             def clock() -> float:
                 return time.time() + this.clock_offset_seconds
 
-            values = {"max_inline_bytes": MAX_INLINE_BYTES, "min_free_bytes": 0, **settings}
+            values = {
+                "max_inline_bytes": MAX_INLINE_BYTES,
+                "min_free_bytes": 0,
+                "reuse_results": False,
+                **settings,
+            }
             chosen = Settings(data_dir=data_dir, **values)
-            async with embedded(
-                chosen, this.compute, clock=clock, planner=this.compute, weights=weights, local_url=url
-            ) as parts:
+            outside = Outside(
+                devices={"cpu": InSteps(this.compute)},
+                clock=clock,
+                planner=this.compute,
+                weights=weights,
+                local_url=url,
+            )
+            async with assembled(chosen, Role.SERVE, outside) as parts:
                 started.set_result(parts.key)
                 await serve_until(parts.app, listener, stop)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from enlarger.bootstrap import embedded
+from enlarger.assembly import Outside, Role, assembled
 from enlarger.engine.child import ChildConfig, DeviceChild
 from enlarger.engine.networks import compact
 from enlarger.engine.networks.cards import models
@@ -73,7 +73,8 @@ def test_a_job_downloads_its_network_and_runs_it(
     async def run() -> bytes:
         device = DeviceChild(ChildConfig(weights_dir=tmp_path / "weights"))
         try:
-            async with embedded(settings, device, weights=weights) as parts:
+            outside = Outside(devices={"cpu": device}, weights=weights)
+            async with assembled(settings, Role.SERVE, outside) as parts:
                 (key,) = await parts.store.keys()
                 job = await parts.service.submit(
                     key,

@@ -23,6 +23,8 @@ from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
 from enlarger.settings import Settings
 
+from ..one_step import make_worker
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -163,12 +165,14 @@ def settings(tmp_path: Path) -> Settings:
         max_inline_bytes=100,
         max_backlog_jobs=3,
         min_free_bytes=0,
+        reuse_results=False,
     )
 
 
 @pytest.fixture
-async def store(settings: Settings) -> AsyncGenerator[Store]:
+async def store(settings: Settings, queue: Queue) -> AsyncGenerator[Store]:
     store = Store.open(settings.data_dir / "enlarger.sqlite")
+    store.queue = queue
     await store.migrate()
     yield store
     await store.close()
@@ -204,7 +208,7 @@ def worker(
     clock: Clock,
     changes: Changes,
 ) -> Worker:
-    return Worker(
+    return make_worker(
         store=store,
         blobs=blobs,
         queue=queue,
@@ -225,7 +229,6 @@ def new_id() -> Callable[[], str]:
 def service(
     store: Store,
     blobs: LocalBlobs,
-    queue: Queue,
     settings: Settings,
     clock: Clock,
     new_id: Callable[[], str],
@@ -234,7 +237,6 @@ def service(
     return Service(
         store=store,
         blobs=blobs,
-        queue=queue,
         settings=settings,
         clock=clock,
         new_id=new_id,

@@ -16,6 +16,7 @@ from enlarger.errors import IdempotencyConflict, Overloaded, RateLimited
 from enlarger.jobs.admission import Limits, Repeat, fingerprint
 from enlarger.jobs.job import Job, Key, State
 from enlarger.jobs.limits import check_rate, wait_seconds
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.store import Store
 from enlarger.settings import Settings
 
@@ -93,7 +94,7 @@ async def test_backlog_is_bounded_in_estimated_seconds(store: Store, new_job: Ne
     limits = Limits(max_jobs=100, max_seconds=25.0)
     await store.add_key(key, "hash")
     finished = await store.admit(new_job(), key, limits, None, 1.0)
-    claimed = await store.claim(finished.id, 1.0)
+    claimed = await store.claim(Entry(finished.id), 1.0)
     assert claimed
     await store.finish(claimed, [], {}, 1, 2.0, device_seconds=9.0)
     jobs = [await store.admit(new_job(), key, limits, None, 3.0) for _ in range(2)]
@@ -101,7 +102,7 @@ async def test_backlog_is_bounded_in_estimated_seconds(store: Store, new_job: Ne
     with pytest.raises(Overloaded, match="max_backlog_seconds") as refusal:
         await store.admit(new_job(), key, limits, None, 3.0)
     assert refusal.value.retry_after_seconds == pytest.approx(2.0)
-    claimed = await store.claim(jobs[0].id, 4.0)
+    claimed = await store.claim(Entry(jobs[0].id), 4.0)
     assert claimed
     await store.set_progress(claimed, 0.5)
     assert await store.admit(new_job(), key, limits, None, 5.0)

@@ -12,6 +12,7 @@ from sqlalchemy import update
 from enlarger.jobs import tables
 from enlarger.jobs.admission import Limits
 from enlarger.jobs.job import Job, Key
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,7 @@ async def submit(store: Store, new_job: NewJob, key: Key, count: int) -> list[Jo
 
 async def serve(store: Store, ticket: str = "t") -> Job | None:
     """Serve the next job from claim to end."""
-    job = await store.claim(ticket, 1.0)
+    job = await store.claim(Entry(ticket), 1.0)
     if job:
         assert await store.finish(job, [], {}, 1, 2.0)
     return job
@@ -98,14 +99,14 @@ async def test_key_at_its_concurrency_waits_while_others_go_on(store: Store, new
     limited, free = named("a", max_concurrency=2), named("b")
     await with_keys(store, limited, free)
     await submit(store, new_job, limited, 3)
-    running = [await store.claim(f"t{n}", 1.0) for n in range(3)]
+    running = [await store.claim(Entry(f"t{n}"), 1.0) for n in range(3)]
     assert [job.key_id for job in running if job] == ["a", "a"]
     await submit(store, new_job, free, 1)
-    other = await store.claim("t3", 1.0)
+    other = await store.claim(Entry("t3"), 1.0)
     assert other
     assert other.key_id == "b"
     assert running[0]
     assert await store.fail(running[0], "timed_out", "", 2.0)
-    third = await store.claim("t4", 1.0)
+    third = await store.claim(Entry("t4"), 1.0)
     assert third
     assert third.key_id == "a"

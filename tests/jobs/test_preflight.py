@@ -12,7 +12,7 @@ from enlarger.engine.options import Options
 from enlarger.errors import AddressRefused, InvalidPicture
 from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.job import Key
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
 from enlarger.settings import Settings
@@ -32,12 +32,12 @@ class Ruler:
 
 @pytest.fixture
 def planning(
-    store: Store, blobs: LocalBlobs, queue: Queue, settings: Settings, clock: Any, new_id: Any, pictures: Any
+    store: Store, blobs: LocalBlobs, settings: Settings, clock: Any, new_id: Any, pictures: Any
 ) -> Service:
     allowing = settings.model_copy(
         update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
     )
-    parts: dict[str, Any] = {"store": store, "blobs": blobs, "queue": queue, "settings": allowing}
+    parts: dict[str, Any] = {"store": store, "blobs": blobs, "settings": allowing}
     return Service(**parts, clock=clock, new_id=new_id, link_secret=b"s", planner=Ruler())
 
 
@@ -52,7 +52,7 @@ async def test_preflight_tells_the_plan_and_when_it_would_be_done(
     plan = {"bytes": 8, "scale": 3.0, "seconds": 2.5, "eta_seconds": 2.5, "download_bytes": 0}
     assert await planning.preflight(key, inline(b"picture!"), options) == plan
     job = await planning.submit(key, model="m", image=inline(b"x"), options=options, echo={})
-    assert await store.unfinished() == [job.id]
+    assert await store.unfinished() == [Entry(job.id)]
     assert list((settings.data_dir / "blobs" / ".scratch").iterdir()) == []
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 from pgqueuer import PgQueuer
 from pgqueuer.adapters.inmemory import InMemoryDriver, InMemoryQueries
 
-from enlarger.jobs.queue import SLOTS, Queue
+from enlarger.jobs.queue import SLOTS, Entry, Queue, RunJob, Terms
 
 pytestmark = pytest.mark.anyio
 
@@ -16,9 +16,7 @@ WAIT_SECONDS = 20
 
 
 @asynccontextmanager
-async def running(
-    queue: Queue, run_job: Callable[[str], Awaitable[None]]
-) -> AsyncGenerator[asyncio.Task[None]]:
+async def running(queue: Queue, run_job: RunJob) -> AsyncGenerator[asyncio.Task[None]]:
     task = asyncio.create_task(queue.run(run_job))
     try:
         yield task
@@ -28,20 +26,21 @@ async def running(
 
 
 async def test_ids_are_handed_out_in_order(queue: Queue) -> None:
-    seen: asyncio.Queue[str] = asyncio.Queue()
+    seen: asyncio.Queue[Entry] = asyncio.Queue()
     for n in range(10):
-        await queue.enqueue(f"{n}")
+        await queue.enqueue([Entry(f"{n}")])
     async with running(queue, seen.put):
-        await queue.enqueue("late")
+        await queue.enqueue([Entry("late")])
         got = [await asyncio.wait_for(seen.get(), WAIT_SECONDS) for _ in range(11)]
-    assert got == [*(f"{n}" for n in range(10)), "late"]
+    assert [entry.ticket for entry in got] == [*(f"{n}" for n in range(10)), "late"]
 
 
 async def test_id_that_waits_or_runs_is_not_queued_twice(queue: Queue) -> None:
     runs: list[str] = []
     started, gate, other = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         if job_id == "other":
             other.set()
             return
@@ -50,11 +49,11 @@ async def test_id_that_waits_or_runs_is_not_queued_twice(queue: Queue) -> None:
         await gate.wait()
 
     for _ in range(10):
-        await queue.enqueue("same")
+        await queue.enqueue([Entry("same")])
     async with running(queue, run_job):
         await asyncio.wait_for(started.wait(), WAIT_SECONDS)
         for job_id in ("same", "other"):
-            await queue.enqueue(job_id)
+            await queue.enqueue([Entry(job_id)])
         await asyncio.wait_for(other.wait(), WAIT_SECONDS)
         gate.set()
     assert runs == ["same"]
@@ -65,7 +64,7 @@ async def test_no_more_than_the_slots_are_in_hand(queue: Queue) -> None:
     full, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     left = 3 * SLOTS
 
-    async def run_job(_job_id: str) -> None:
+    async def run_job(_entry: Entry) -> None:
         nonlocal busy, most, left
         busy += 1
         most = max(most, busy)
@@ -78,7 +77,7 @@ async def test_no_more_than_the_slots_are_in_hand(queue: Queue) -> None:
             done.set()
 
     for n in range(left):
-        await queue.enqueue(f"{n}")
+        await queue.enqueue([Entry(f"{n}")])
     async with running(queue, run_job):
         await asyncio.wait_for(full.wait(), WAIT_SECONDS)
         gate.set()
@@ -91,7 +90,8 @@ async def test_jobs_aside_leave_their_slots_to_others_and_come_back(queue: Queue
     waiting = busy = most = 0
     left = 2 * SLOTS
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         nonlocal waiting, busy, most, left
         if job_id == "other":
             other.set()
@@ -110,10 +110,10 @@ async def test_jobs_aside_leave_their_slots_to_others_and_come_back(queue: Queue
             done.set()
 
     for n in range(2 * SLOTS):
-        await queue.enqueue(f"{n}")
+        await queue.enqueue([Entry(f"{n}")])
     async with running(queue, run_job):
         await asyncio.wait_for(aside.wait(), WAIT_SECONDS)
-        await queue.enqueue("other")
+        await queue.enqueue([Entry("other")])
         await asyncio.wait_for(other.wait(), WAIT_SECONDS)
         gate.set()
         await asyncio.wait_for(done.wait(), WAIT_SECONDS)
@@ -123,7 +123,8 @@ async def test_jobs_aside_leave_their_slots_to_others_and_come_back(queue: Queue
 async def test_a_wait_that_fails_costs_no_slot(queue: Queue) -> None:
     failed, done = 0, asyncio.Event()
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         nonlocal failed
         if job_id == "last":
             done.set()
@@ -135,7 +136,7 @@ async def test_a_wait_that_fails_costs_no_slot(queue: Queue) -> None:
             failed += 1
 
     for job_id in (*(f"{n}" for n in range(2 * SLOTS)), "last"):
-        await queue.enqueue(job_id)
+        await queue.enqueue([Entry(job_id)])
     async with running(queue, run_job):
         await asyncio.wait_for(done.wait(), WAIT_SECONDS)
     assert failed == 2 * SLOTS
@@ -145,14 +146,14 @@ async def test_id_is_handed_out_again_after_an_exception(queue: Queue) -> None:
     tries = 0
     done = asyncio.Event()
 
-    async def run_job(_job_id: str) -> None:
+    async def run_job(_entry: Entry) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise OSError("disk full")
         done.set()
 
-    await queue.enqueue("x")
+    await queue.enqueue([Entry("x")])
     async with running(queue, run_job):
         await asyncio.wait_for(done.wait(), WAIT_SECONDS)
     assert tries == 3
@@ -163,7 +164,8 @@ async def test_stop_waits_for_jobs_in_hand_and_then_cancels_them(queue: Queue, e
     started, gate = asyncio.Event(), asyncio.Event()
     outcomes: list[str] = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         started.set()
         try:
             await gate.wait()
@@ -172,7 +174,7 @@ async def test_stop_waits_for_jobs_in_hand_and_then_cancels_them(queue: Queue, e
             outcomes.append(f"{job_id} cancelled")
             raise
 
-    await queue.enqueue("first")
+    await queue.enqueue([Entry("first")])
     task = asyncio.create_task(queue.run(run_job))
     await asyncio.wait_for(started.wait(), WAIT_SECONDS)
     stopping = asyncio.create_task(queue.stop(WAIT_SECONDS if ends else 0))
@@ -180,23 +182,23 @@ async def test_stop_waits_for_jobs_in_hand_and_then_cancels_them(queue: Queue, e
         gate.set()
     await asyncio.wait_for(stopping, WAIT_SECONDS)
     await asyncio.wait_for(task, WAIT_SECONDS)
-    await queue.enqueue("second")
+    await queue.enqueue([Entry("second")])
     assert outcomes == ["first ended" if ends else "first cancelled"]
 
 
 async def test_memory_does_not_grow_with_the_jobs_done() -> None:
     queries = InMemoryQueries(InMemoryDriver())
-    queue = Queue(
-        PgQueuer(queries.driver, queries=queries), queries, queries.clear_queue_log, retry_seconds=0.01
-    )
+    pgq = PgQueuer(queries.driver, queries=queries)
+    queue = Queue(pgq, queries, Terms(retry_seconds=0.01), trim_log=queries.clear_queue_log)
     done = asyncio.Event()
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         if job_id == "last":
             done.set()
 
     for job_id in (*(f"{n}" for n in range(50)), "last"):
-        await queue.enqueue(job_id)
+        await queue.enqueue([Entry(job_id)])
     async with running(queue, run_job):
         await asyncio.wait_for(done.wait(), WAIT_SECONDS)
     assert len(await queries.queue_log()) <= 3 * SLOTS
@@ -208,12 +210,13 @@ async def test_no_id_is_started_once_stop_was_called_at_whatever_turn_of_the_loo
 ) -> None:
     started: list[str] = []
 
-    async def run_job(job_id: str) -> None:
+    async def run_job(entry: Entry) -> None:
+        job_id = entry.ticket
         started.append(job_id)
         await asyncio.Event().wait()
 
     for n in range(SLOTS):
-        await queue.enqueue(f"{n}")
+        await queue.enqueue([Entry(f"{n}")])
     task = asyncio.create_task(queue.run(run_job))
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -27,7 +27,7 @@ from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.changes import TileDone
 from enlarger.jobs.job import Job, Key, Output, Scope, State
 from enlarger.jobs.keys import secret_hash
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
@@ -87,7 +87,7 @@ async def test_full_backlog_refuses_until_a_job_ends(service: Service, store: St
     jobs = [await submit(service, key) for _ in range(3)]
     with pytest.raises(Overloaded, match="3 unfinished jobs"):
         await submit(service, key)
-    claimed = await store.claim(jobs[0].id, 1.0)
+    claimed = await store.claim(Entry(jobs[0].id), 1.0)
     assert claimed
     await store.fail(claimed, "timed_out", "", 2.0)
     assert (await submit(service, key)).state is State.CREATED
@@ -102,7 +102,6 @@ async def test_more_submits_at_once_than_the_server_can_take_are_refused(
     service = Service(
         store=store,
         blobs=blobs,
-        queue=Queue.in_memory(),
         settings=settings,
         clock=clock,
         new_id=lambda: f"{next(numbers):032x}",
@@ -344,7 +343,7 @@ async def test_repeated_submit_leaves_one_job_and_one_file(
 ) -> None:
     jobs = await asyncio.gather(*(submit(service, key, idempotency_key="once") for _ in range(5)))
     assert len({job.id for job in jobs}) == 1
-    assert await store.unfinished() == [jobs[0].id]
+    assert await store.unfinished() == [Entry(jobs[0].id)]
     assert [path.name for path in (settings.data_dir / "blobs" / "inputs").iterdir()] == [jobs[0].id]
     with pytest.raises(IdempotencyConflict):
         await submit(service, key, "aGk=", idempotency_key="once")
@@ -392,7 +391,7 @@ async def test_cancelled_job_that_waits_is_never_computed(
     cancelled = await service.cancel(key, job.id)
     assert cancelled.state is State.CANCELLED
     assert await service.cancel(key, job.id) == cancelled
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     assert device.pictures == []
 
 
@@ -402,7 +401,7 @@ async def test_job_under_way_lets_go_of_the_device_at_once(
 ) -> None:
     device.gate.clear()
     job, other = await submit(service, key), await submit(service, key, "aGk=")
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await asyncio.wait_for(device.started.wait(), 20)
     if end == "cancel":
         assert (await service.cancel(key, job.id)).state is State.CANCELLED
@@ -411,7 +410,7 @@ async def test_job_under_way_lets_go_of_the_device_at_once(
     await asyncio.wait_for(running, 20)
     assert device.busy == 0
     device.gate.set()
-    await worker.run_job(other.id)
+    await worker.run_job(Entry(other.id))
     assert (await service.get(key, other.id)).state is State.COMPLETED
     assert not (settings.data_dir / "blobs" / "outputs" / job.id).exists()
 
@@ -420,7 +419,7 @@ async def test_deleted_job_is_gone_with_its_files_and_links(
     service: Service, worker: Worker, settings: Settings, key: Key
 ) -> None:
     job = await submit(service, key)
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await service.get(key, job.id)
     link = service.output_url(done.outputs[0], "")
     assert await service.delete(key, [job.id]) == 1
@@ -442,7 +441,7 @@ async def test_events_tell_every_tile_and_end_with_the_end(
     told: list[Any] = []
     async for event_ in service.events(key, job.id):
         told.append(event_)
-        running = running or asyncio.create_task(worker.run_job(job.id))
+        running = running or asyncio.create_task(worker.run_job(Entry(job.id)))
         if isinstance(event_, TileDone):
             device.gate.set()
     assert running
@@ -499,12 +498,12 @@ async def test_usage_counts_by_day_and_model_and_outlives_the_jobs(
     service: Service, worker: Worker, device: Any, key: Key, clock: Any
 ) -> None:
     first_day = clock.now
-    await worker.run_job((await submit(service, key)).id)
+    await worker.run_job(Entry((await submit(service, key)).id))
     await service.cancel(key, (await submit(service, key)).id)
     clock.now += 86_400
     device.raises = RuntimeError("broken")
     failed = await submit(service, key)
-    await worker.run_job(failed.id)
+    await worker.run_job(Entry(failed.id))
     await service.delete(key, [failed.id])
     days = await service.usage(key, first_day, clock.now)
     counts = [(row.model, row.completed, row.failed, row.cancelled, row.compute_ms) for row in days]
@@ -517,7 +516,7 @@ async def test_usage_counts_by_day_and_model_and_outlives_the_jobs(
 async def test_position_and_eta_follow_the_line(service: Service, store: Store, key: Key, clock: Any) -> None:
     jobs = [await submit(service, key) for _ in range(3)]
     assert [await service.position_and_eta(job) for job in jobs] == [(1, 10), (2, 20), (3, 30)]
-    claimed = await store.claim(jobs[0].id, clock.now)
+    claimed = await store.claim(Entry(jobs[0].id), clock.now)
     assert claimed
     await store.set_progress(claimed, 0.75)
     clock.now += 1.0

@@ -19,7 +19,7 @@ from enlarger.engine.options import Options
 from enlarger.errors import IdempotencyConflict, NotFound, Overloaded, RateLimited
 from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.job import Job, Key, Output, State
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.retention import Retention
 from enlarger.jobs.service import Service
 from enlarger.jobs.store import Store
@@ -83,9 +83,7 @@ class Jobs(RuleBasedStateMachine):
         self.store = Store.open(self.folder / "enlarger.db")
         self.blobs = LocalBlobs(self.folder / "blobs")
         parts: dict[str, Any] = {"settings": settings, "clock": lambda: self.now, "blobs": self.blobs}
-        self.service = Service(
-            store=self.store, queue=Queue.in_memory(), new_id=self.new_id, link_secret=b"s", **parts
-        )
+        self.service = Service(store=self.store, new_id=self.new_id, link_secret=b"s", **parts)
         self.retention = Retention(database=self.store.database, **parts)
 
     def teardown(self) -> None:
@@ -156,7 +154,7 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         ticket = self.new_id()
-        job = self.run(self.store.claim(ticket, self.now))
+        job = self.run(self.store.claim(Entry(ticket), self.now))
         busy = sum(
             known.key == "limited" and known.state is State.PROCESSING for known in self.known.values()
         )

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from enlarger.jobs.job import TRANSITIONS, Job, Key, Output, State
+from enlarger.jobs.queue import Entry
 from enlarger.jobs.store import Store
 from enlarger.jobs.tables import metadata
 from enlarger.settings import Settings
@@ -58,7 +59,7 @@ async def test_job_of_another_key_is_not_found(store: Store, new_job: NewJob) ->
 async def test_claim_raises_the_epoch_and_keeps_the_first_start(store: Store, new_job: NewJob) -> None:
     job = new_job()
     await store.add(job)
-    first, second = await store.claim(job.id, 10.0), await store.claim(job.id, 20.0)
+    first, second = await store.claim(Entry(job.id), 10.0), await store.claim(Entry(job.id), 20.0)
     taken = replace(job, state=State.PROCESSING, ticket=job.id, started_at=10.0)
     assert (first, second) == (replace(taken, epoch=1), replace(taken, epoch=2))
 
@@ -67,30 +68,30 @@ async def test_claim_raises_the_epoch_and_keeps_the_first_start(store: Store, ne
 async def test_only_unfinished_jobs_can_be_claimed(store: Store, new_job: NewJob, state: State) -> None:
     job = new_job(state=state)
     await store.add(job)
-    claimed = await store.claim(job.id, 1.0)
+    claimed = await store.claim(Entry(job.id), 1.0)
     assert (claimed is not None) == (State.PROCESSING in TRANSITIONS[state])
 
 
 async def test_any_ticket_draws_a_waiting_job_and_none_when_there_is_none(
     store: Store, new_job: NewJob
 ) -> None:
-    assert await store.claim("f" * 32, 1.0) is None
+    assert await store.claim(Entry("f" * 32), 1.0) is None
     job = new_job()
     await store.add(job)
-    drawn = await store.claim("f" * 32, 1.0)
+    drawn = await store.claim(Entry("f" * 32), 1.0)
     assert drawn
     assert (drawn.id, drawn.ticket) == (job.id, "f" * 32)
-    assert await store.claim(job.id, 2.0) is None
-    assert await store.claim("f" * 32, 2.0) == replace(drawn, epoch=2)
+    assert await store.claim(Entry(job.id), 2.0) is None
+    assert await store.claim(Entry("f" * 32), 2.0) == replace(drawn, epoch=2)
 
 
 async def test_finish_records_the_result(store: Store, new_job: NewJob) -> None:
     await store.add(new_job())
-    [job_id] = await store.unfinished()
-    claimed = await store.claim(job_id, 1.0)
+    [entry] = await store.unfinished()
+    claimed = await store.claim(entry, 1.0)
     assert claimed
     assert await store.finish(claimed, [OUTPUT], {"tiles": 3}, 250, 2.0)
-    assert await store.get(job_id) == replace(
+    assert await store.get(entry.ticket) == replace(
         claimed,
         state=State.COMPLETED,
         outputs=(OUTPUT,),
@@ -104,7 +105,7 @@ async def test_finish_records_the_result(store: Store, new_job: NewJob) -> None:
 async def test_older_claim_can_change_nothing(store: Store, new_job: NewJob) -> None:
     job = new_job()
     await store.add(job)
-    older, newer = await store.claim(job.id, 1.0), await store.claim(job.id, 2.0)
+    older, newer = await store.claim(Entry(job.id), 1.0), await store.claim(Entry(job.id), 2.0)
     assert older
     assert newer
     assert await store.start_compute(older) == 0
@@ -117,7 +118,7 @@ async def test_older_claim_can_change_nothing(store: Store, new_job: NewJob) -> 
 async def test_ended_job_cannot_end_again(store: Store, new_job: NewJob) -> None:
     job = new_job()
     await store.add(job)
-    claimed = await store.claim(job.id, 1.0)
+    claimed = await store.claim(Entry(job.id), 1.0)
     assert claimed
     assert await store.fail(claimed, "timed_out", "too slow", 2.0)
     assert not await store.finish(claimed, [OUTPUT], {}, 1, 3.0)
@@ -131,7 +132,7 @@ async def test_compute_starts_are_counted_over_claims(store: Store, new_job: New
     await store.add(job)
     counts: list[int] = []
     for _ in range(3):
-        claimed = await store.claim(job.id, 1.0)
+        claimed = await store.claim(Entry(job.id), 1.0)
         assert claimed
         counts.append(await store.start_compute(claimed))
     assert counts == [1, 2, 3]
@@ -140,7 +141,7 @@ async def test_compute_starts_are_counted_over_claims(store: Store, new_job: New
 async def test_of_many_claims_at_once_each_gets_its_own_epoch(store: Store, new_job: NewJob) -> None:
     job = new_job()
     await store.add(job)
-    claims = await asyncio.gather(*(store.claim(job.id, 1.0) for _ in range(20)))
+    claims = await asyncio.gather(*(store.claim(Entry(job.id), 1.0) for _ in range(20)))
     assert sorted(claim.epoch for claim in claims if claim) == list(range(1, 21))
 
 
@@ -149,14 +150,14 @@ async def test_two_stores_on_one_file_both_write(store: Store, settings: Setting
     jobs = [new_job() for _ in range(20)]
     await asyncio.gather(*((store, other)[n % 2].add(job) for n, job in enumerate(jobs)))
     await other.close()
-    assert sorted(await store.unfinished()) == sorted(job.id for job in jobs)
+    assert sorted(await store.unfinished()) == sorted(Entry(job.id) for job in jobs)
 
 
 async def test_unfinished_jobs_are_listed_oldest_first(store: Store, new_job: NewJob) -> None:
     late, early = new_job(created_at=2.0), new_job(created_at=1.0, state=State.PROCESSING)
     for job in (late, early, new_job(state=State.COMPLETED), new_job(state=State.FAILED)):
         await store.add(job)
-    assert await store.unfinished() == [early.id, late.id]
+    assert await store.unfinished() == [Entry(early.id), Entry(late.id)]
     assert await store.count_unfinished() == 2
 
 
@@ -195,8 +196,8 @@ async def test_rows_of_the_first_version_are_carried_over(tmp_path: Path) -> Non
     assert key == Key(id="k", name="old", created_at=1.0)
     job = await store.get("j")
     assert job == Job(id="j", key_id="k", model="m", input={}, options={}, source_url="u", created_at=1.0)
-    assert await store.unfinished() == ["j"]
-    assert await store.claim("j", 2.0)
+    assert await store.unfinished() == [Entry("j")]
+    assert await store.claim(Entry("j"), 2.0)
     await store.close()
 
 

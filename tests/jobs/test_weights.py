@@ -20,13 +20,14 @@ from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.job import Job, State
 from enlarger.jobs.line import Line
 from enlarger.jobs.preflight import Preflight
-from enlarger.jobs.queue import SLOTS, Queue
+from enlarger.jobs.queue import SLOTS, Entry, Queue
 from enlarger.jobs.sources import InlineSource, fetch_limits
 from enlarger.jobs.store import Store
 from enlarger.jobs.weights import SharedDownloads
 from enlarger.jobs.worker import Worker
 from enlarger.settings import Settings
 
+from ..one_step import make_worker
 from ..publisher import Publisher
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +78,7 @@ def worker_of(
     store: Store, blobs: LocalBlobs, queue: Queue, device: Any, settings: Settings, clock: Any
 ) -> Callable[[SharedDownloads], Worker]:
     def make(weights: SharedDownloads) -> Worker:
-        return Worker(
+        return make_worker(
             store=store,
             blobs=blobs,
             queue=queue,
@@ -174,13 +175,13 @@ async def test_download_that_nobody_waits_for_stops_and_the_next_job_continues_i
 ) -> None:
     worker = worker_of(downloads_of())
     job, again = [await inline_job(options=NEEDY) for _ in range(2)]
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await until(store, job.id, lambda job: job.stage_seconds > 0)
     assert await store.cancel(job.id, job.key_id, 5.0)
     await asyncio.wait_for(running, WAIT_SECONDS)
     # The download notices with the next bytes.
     publisher.gate.set()
-    await asyncio.wait_for(worker.run_job(again.id), WAIT_SECONDS)
+    await asyncio.wait_for(worker.run_job(Entry(again.id)), WAIT_SECONDS)
     assert (await ended(store, again.id)).state is State.COMPLETED
     assert [start >= publisher.half for start in publisher.starts] == [False, True]
     assert (folder / "weights.pth").read_bytes() == CONTENT
@@ -213,7 +214,7 @@ async def test_without_auto_download_a_job_fails_at_once_with_the_command(
     # Its picture is not even fetched.
     job = new_job(options=NEEDY, source_url=pictures.url("/cat.png"))
     await store.add(job)
-    await worker_of(downloads_of(auto_download=False)).run_job(job.id)
+    await worker_of(downloads_of(auto_download=False)).run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert (failed.error_code, failed.compute_starts) == ("model_unavailable", 0)
     assert failed.error_message.endswith(f"get them with: enlarger models pull {MODEL}")
@@ -224,7 +225,7 @@ async def test_weights_that_do_not_come_in_time_fail_the_job_with_the_command(
     downloads_of: Any, worker_of: Any, store: Store, publisher: Publisher, inline_job: Any
 ) -> None:
     job = await inline_job(options=NEEDY)
-    await worker_of(downloads_of(download_timeout_seconds=0.2)).run_job(job.id)
+    await worker_of(downloads_of(download_timeout_seconds=0.2)).run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert failed.error_code == "model_unavailable"
     assert "download_timeout_seconds (0.2 s)" in failed.error_message
@@ -243,7 +244,7 @@ async def test_address_that_has_no_weights_fails_every_job_that_waits_with_the_c
     rows[MODEL] = replace(rows[MODEL], files=(file,))
     jobs = [await inline_job(options=NEEDY) for _ in range(2)]
     worker = worker_of(downloads_of())
-    await asyncio.gather(*(worker.run_job(job.id) for job in jobs))
+    await asyncio.gather(*(worker.run_job(Entry(job.id)) for job in jobs))
     for job in jobs:
         failed = await ended(store, job.id)
         assert failed.error_code == "model_unavailable"
@@ -270,7 +271,7 @@ async def test_worker_stopped_in_a_download_leaves_job_and_bytes_to_the_next_sta
     assert left
     assert left.state is State.PROCESSING
     publisher.gate.set()
-    successor = Worker(
+    successor = make_worker(
         store=store,
         blobs=blobs,
         queue=Queue.in_memory(),

@@ -13,12 +13,13 @@ import pytest
 from enlarger.errors import FeatureUnavailable, InvalidPicture
 from enlarger.jobs.blobs import LocalBlobs, input_key
 from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Key, Output, State
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.queue import Entry, Queue
 from enlarger.jobs.s3_blobs import Bucket, S3Blobs
 from enlarger.jobs.store import Store
 from enlarger.jobs.worker import Worker
 from enlarger.settings import Settings
 
+from ..one_step import make_worker
 from ..services.proxy import Proxy
 from ..services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
 
@@ -51,7 +52,7 @@ async def test_job_completes_with_its_result_described(
     worker: Worker, store: Store, blobs: LocalBlobs, inline_job: InlineJob
 ) -> None:
     job = await inline_job(b"cat")
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await store.get(job.id)
     assert done
     data = b"upscaled cat"
@@ -84,7 +85,7 @@ async def test_inference_is_the_time_of_whatever_networks_ran(
 ) -> None:
     device.timings_ms = timings_ms
     job = await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await store.get(job.id)
     assert done
     assert (done.state, done.compute_ms) == (State.COMPLETED, compute_ms)
@@ -95,7 +96,7 @@ async def test_result_is_stored_under_the_extension_of_its_format(
     worker: Worker, store: Store, inline_job: InlineJob, name: str, extension: str
 ) -> None:
     job = await inline_job(options={"output_format": name})
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await ended(store, job.id)
     assert done.outputs[0].blob_key == f"outputs/{job.id}/1/1.{extension}"
 
@@ -114,10 +115,12 @@ async def test_picture_of_a_url_is_fetched_and_kept(
     allowing = settings.model_copy(
         update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
     )
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock
+    )
     job = new_job(source_url=pictures.url("/cat.png"))
     await store.add(job)
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await ended(store, job.id)
     content = hashlib.sha256(b"fetched").hexdigest()
     assert (done.state, done.source_blob) == (State.COMPLETED, input_key(job.id, content))
@@ -129,7 +132,7 @@ async def test_url_that_leads_inside_fails_the_job_without_a_compute_start(
 ) -> None:
     job = new_job(source_url="http://127.0.0.1/")
     await store.add(job)
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert (failed.state, failed.error_code) == (State.FAILED, "address_refused")
     assert "ENLARGER_ALLOW_PRIVATE_NETWORKS" in failed.error_message
@@ -142,7 +145,7 @@ async def test_error_of_the_engine_becomes_code_and_message(
 ) -> None:
     device.raises = error
     job = await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert (failed.state, failed.error_code, failed.error_message) == (
         State.FAILED,
@@ -156,7 +159,7 @@ async def test_bug_fails_the_job_with_a_plain_sentence_and_a_logged_traceback(
 ) -> None:
     device.raises = ZeroDivisionError("secret detail")
     job = await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert failed.error_code == "internal_error"
     assert "secret detail" not in failed.error_message
@@ -168,7 +171,7 @@ async def test_lost_input_fails_the_job(
 ) -> None:
     job = await inline_job()
     await blobs.delete(input_key(job.id))
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     assert (await ended(store, job.id)).error_code == "not_found"
 
 
@@ -182,16 +185,16 @@ async def test_computation_over_its_time_fails_and_lets_the_device_go(
     inline_job: InlineJob,
 ) -> None:
     hasty = settings.model_copy(update={"max_job_seconds": 0.05})
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=hasty, clock=clock)
+    worker = make_worker(store=store, blobs=blobs, queue=queue, compute=device, settings=hasty, clock=clock)
     device.gate.clear()
     job = await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert (failed.error_code, device.busy) == ("timed_out", 0)
     assert "max_job_seconds (0.05 s)" in failed.error_message
     device.gate.set()
     second = await inline_job()
-    await worker.run_job(second.id)
+    await worker.run_job(Entry(second.id))
     assert (await ended(store, second.id)).state is State.COMPLETED
 
 
@@ -200,7 +203,7 @@ async def test_crashed_device_costs_one_more_attempt(
 ) -> None:
     device.crashes = 1
     job = await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     done = await ended(store, job.id)
     assert (done.state, done.epoch, done.compute_starts) == (State.COMPLETED, 2, 2)
     assert done.outputs[0].blob_key == f"outputs/{job.id}/2/1.png"
@@ -211,11 +214,11 @@ async def test_job_that_crashes_every_time_fails_after_five_starts_and_spares_th
 ) -> None:
     device.crashes = MAX_COMPUTE_STARTS
     job, innocent = await inline_job(), await inline_job()
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     failed = await ended(store, job.id)
     assert (failed.state, failed.error_code) == (State.FAILED, "device_crashed")
     assert failed.compute_starts == len(device.pictures) == 5
-    await worker.run_job(innocent.id)
+    await worker.run_job(Entry(innocent.id))
     assert (await ended(store, innocent.id)).state is State.COMPLETED
 
 
@@ -223,7 +226,7 @@ async def test_job_that_killed_the_server_every_time_is_not_started_again(
     worker: Worker, store: Store, device: Any, inline_job: InlineJob
 ) -> None:
     job = await inline_job(state=State.PROCESSING, epoch=5, compute_starts=5)
-    await worker.run_job(job.id)
+    await worker.run_job(Entry(job.id))
     assert (await ended(store, job.id)).error_code == "device_crashed"
     assert device.pictures == []
 
@@ -232,8 +235,8 @@ async def test_ended_and_unknown_jobs_are_dropped(
     worker: Worker, store: Store, device: Any, inline_job: InlineJob
 ) -> None:
     job = await inline_job(state=State.FAILED)
-    await worker.run_job(job.id)
-    await worker.run_job("f" * 32)
+    await worker.run_job(Entry(job.id))
+    await worker.run_job(Entry("f" * 32))
     assert await store.get(job.id) == job
     assert device.pictures == []
 
@@ -242,7 +245,7 @@ async def test_ten_runs_of_one_job_at_once_give_one_result(
     worker: Worker, store: Store, device: Any, settings: Settings, inline_job: InlineJob
 ) -> None:
     job = await inline_job()
-    await asyncio.gather(*(worker.run_job(job.id) for _ in range(10)))
+    await asyncio.gather(*(worker.run_job(Entry(job.id)) for _ in range(10)))
     done = await ended(store, job.id)
     assert stored_files(settings) == [input_key(job.id), done.outputs[0].blob_key]
     assert done.epoch == 10
@@ -254,9 +257,9 @@ async def test_overtaken_claim_cannot_finish_and_leaves_no_file(
 ) -> None:
     device.gate.clear()
     job = await inline_job()
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
-    newer = await store.claim(job.id, 5.0)
+    newer = await store.claim(Entry(job.id), 5.0)
     device.gate.set()
     await running
     assert await store.get(job.id) == newer
@@ -268,11 +271,11 @@ async def test_claim_overtaken_in_the_line_for_the_device_is_not_computed(
 ) -> None:
     device.gate.clear()
     first, second = await inline_job(b"first"), await inline_job(b"second")
-    running = [asyncio.create_task(worker.run_job(first.id))]
+    running = [asyncio.create_task(worker.run_job(Entry(first.id)))]
     await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
-    running.append(asyncio.create_task(worker.run_job(second.id)))
+    running.append(asyncio.create_task(worker.run_job(Entry(second.id))))
     await reached(store, second.id, State.PROCESSING)
-    newer = await store.claim(second.id, 5.0)
+    newer = await store.claim(Entry(second.id), 5.0)
     device.gate.set()
     await asyncio.gather(*running)
     assert device.pictures == [b"first"]
@@ -304,7 +307,7 @@ async def test_same_id_queued_ten_times_is_computed_once(
     job = await inline_job()
     task = asyncio.create_task(worker.run())
     for _ in range(10):
-        await queue.enqueue(job.id)
+        await queue.enqueue([Entry(job.id)])
     done = await ended(store, job.id)
     await worker.stop()
     await asyncio.wait_for(task, WAIT_SECONDS)
@@ -332,7 +335,9 @@ async def test_stopped_worker_leaves_its_job_for_the_next_start(
 
     device.gate.set()
     queue = Queue.in_memory()
-    successor = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    successor = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock
+    )
     task = asyncio.create_task(successor.run())
     done = await ended(store, job.id)
     await successor.stop()
@@ -347,6 +352,7 @@ async def test_stopped_worker_leaves_its_job_for_the_next_start(
         compute_ms=12,
         finished_at=clock.now,
         report=done.report,
+        fingerprint=done.fingerprint,
     )
 
 
@@ -365,7 +371,9 @@ async def test_slow_picture_server_does_not_hold_the_device(
     allowing = settings.model_copy(
         update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
     )
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock
+    )
     stuck = new_job(source_url=pictures.url("/"), created_at=1.0)
     await store.add(stuck)
     quick = await inline_job()
@@ -383,7 +391,7 @@ async def test_scratch_is_empty_after_every_ending(
 ) -> None:
     for error in (None, InvalidPicture("bad"), RuntimeError("bug")):
         device.raises = error
-        await worker.run_job((await inline_job()).id)
+        await worker.run_job(Entry((await inline_job()).id))
     scratch: Path = settings.data_dir / "blobs" / ".scratch"
     assert scratch.is_dir()
     assert list(scratch.iterdir()) == []
@@ -402,12 +410,14 @@ async def test_result_is_computed_once_however_long_the_object_store_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     blobs = s3_blobs(s3, s3_proxy, tmp_path)
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock
+    )
     job = new_job()
     await blobs.put(input_key(job.id), b"picture")
     await store.add(job := replace(job, source_blob=input_key(job.id)))
     device.gate.clear()
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
     s3_proxy.resets_after_bytes = 0
     s3_proxy.reset_all()
@@ -435,7 +445,9 @@ async def test_picture_that_cannot_be_had_now_costs_the_job_nothing(
     tmp_path: Path,
 ) -> None:
     blobs, queue = s3_blobs(s3, s3_proxy, tmp_path), Queue.in_memory(retry_seconds=0.01)
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock)
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock
+    )
     job = new_job()
     await blobs.put(input_key(job.id), b"picture")
     await store.add(job := replace(job, source_blob=input_key(job.id)))
@@ -468,7 +480,7 @@ async def test_progress_is_in_the_row_while_the_job_goes_on(
 ) -> None:
     device.gate.clear()
     job = await inline_job()
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     seen = job
     async with asyncio.timeout(WAIT_SECONDS):
         while not seen.progress:
@@ -486,7 +498,7 @@ async def test_cancel_in_the_store_alone_reaches_the_device(
     """As when another process answers the request: nothing tells this one but the row."""
     device.gate.clear()
     job = await inline_job()
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await asyncio.wait_for(device.started.wait(), WAIT_SECONDS)
     assert await store.cancel(job.id, job.key_id, 5.0)
     await asyncio.wait_for(running, WAIT_SECONDS)
@@ -515,10 +527,12 @@ async def test_cancel_ends_a_fetch(
     allowing = settings.model_copy(
         update={"allow_private_networks": (ip_network("127.0.0.0/8"),), "allow_ports": (pictures.port,)}
     )
-    worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock)
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=allowing, clock=clock
+    )
     job = new_job(source_url=pictures.url("/"))
     await store.add(job)
-    running = asyncio.create_task(worker.run_job(job.id))
+    running = asyncio.create_task(worker.run_job(Entry(job.id)))
     await asyncio.wait_for(asked.wait(), WAIT_SECONDS)
     assert await store.cancel(job.id, job.key_id, 5.0)
     await asyncio.wait_for(running, WAIT_SECONDS)
@@ -557,9 +571,11 @@ async def test_refused_result_fails_the_job_and_is_not_kept(
     outcomes: list[tuple[State, str]] = []
     for refuse in (False, True):
         strict = settings.model_copy(update={"nsfw_refuse": refuse})
-        worker = Worker(store=store, blobs=blobs, queue=queue, compute=device, settings=strict, clock=clock)
+        worker = make_worker(
+            store=store, blobs=blobs, queue=queue, compute=device, settings=strict, clock=clock
+        )
         job = await inline_job()
-        await worker.run_job(job.id)
+        await worker.run_job(Entry(job.id))
         done = await ended(store, job.id)
         outcomes.append((done.state, done.error_code))
         assert [output.nsfw_score for output in done.outputs] == ([] if refuse else [0.9])

@@ -81,6 +81,18 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
+def create_worker_app(context: Context) -> FastAPI:
+    """What a worker answers: whether it works, and its metrics. Starts nothing."""
+    app = FastAPI(title="enlarger worker", version=version("enlarger"), docs_url=None, redoc_url=None)
+    app.state.context = context
+    problems.install(app)
+    app.add_middleware(DefaultHeaders)
+    app.add_middleware(RequestIds, new_id=lambda: token_hex(16))
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    return app
+
+
 class DefaultHeaders:
     """Adds a header to an answer that does not set it itself."""
 

@@ -128,7 +128,7 @@ def check(key: Key, outlook: Outlook, limits: Limits, now: float) -> None:
 def earlier(connection: Connection, key: Key, repeat: Repeat, now: float) -> Job | None:
     """The job of the same request under the same Idempotency-Key. Raises IdempotencyConflict when it was another."""
     query = (
-        select(tables.idempotency.c.fingerprint, *tables.jobs.c)
+        select(tables.idempotency.c.fingerprint.label("asked"), *tables.jobs.c)
         .join(tables.jobs, tables.jobs.c.id == tables.idempotency.c.job_id)
         .where(
             tables.idempotency.c.key_id == key.id,
@@ -140,7 +140,7 @@ def earlier(connection: Connection, key: Key, repeat: Repeat, now: float) -> Job
     if row is None:
         return None
     columns = dict(row)
-    if columns.pop("fingerprint") != repeat.fingerprint:
+    if columns.pop("asked") != repeat.fingerprint:
         raise IdempotencyConflict(
             f"The Idempotency-Key {repeat.key[:64]!r} was used within 24 h with another request: use a new one"
         )

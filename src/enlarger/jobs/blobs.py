@@ -1,9 +1,9 @@
 """Blobs: the bytes of pictures, by key.
 
-`inputs/<job id>/<content>`, `outputs/<job id>/<epoch>/1.<extension>`, `pyramids/<job id>/<picture>.tif` and
-`uploads/<upload id>/1.<extension>`: what belongs to one owner lies below one prefix, and goes with it. The last part
-of an input's key is the SHA-256 of its bytes where these passed through the service, and `link` where the store
-copied them.
+`inputs/<job id>/<content>`, `outputs/<job id>/<epoch>/1.<extension>`, `pyramids/<job id>/<picture>.tif`,
+`checkpoints/<job id>/<band>` and `uploads/<upload id>/1.<extension>`: what belongs to one owner lies below one
+prefix, and goes with it. The last part of an input's key is the SHA-256 of its bytes where these passed through the
+service, and `link` where the store copied them.
 """
 
 from __future__ import annotations
@@ -140,9 +140,8 @@ async def check_free_space(blobs: Blobs, incoming_bytes: int, min_free_bytes: in
 async def delete_files(blobs: Blobs, job_id: str) -> None:
     """Remove whatever is stored for a job that is no more; when the store is away, the sweep of orphans does it."""
     try:
-        await blobs.delete_below(f"inputs/{job_id}")
-        await blobs.delete_below(f"outputs/{job_id}")
-        await blobs.delete_below(f"pyramids/{job_id}")
+        for kind in ("inputs", "outputs", "pyramids", "checkpoints"):
+            await blobs.delete_below(f"{kind}/{job_id}")
     except StorageUnavailable as error:
         logger.warning("The files of job %s stay until the next sweep: %s", job_id, error)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,11 +61,19 @@ class Changes:
 
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[asyncio.Queue[Change]]] = defaultdict(set)
+        self.relay: Callable[[str, Change], None] | None = None
+        """Called with all that is published here, to tell it elsewhere."""
         self.ending = False
         """Whether this process is about to end: it is not worth waiting any more."""
 
     def publish(self, job_id: str, change: Change) -> None:
-        """Tell everybody who listens now; never waits."""
+        """Tell everybody who listens now, here and elsewhere; never waits."""
+        self.tell(job_id, change)
+        if self.relay is not None:
+            self.relay(job_id, change)
+
+    def tell(self, job_id: str, change: Change) -> None:
+        """Tell who listens in this process."""
         for queue in self._listeners.get(job_id, ()):
             if queue.full():
                 queue.get_nowait()
@@ -75,7 +83,7 @@ class Changes:
         """Set `ending`, and make everybody who listens look up."""
         self.ending = True
         for job_id in self._listeners:
-            self.publish(job_id, StatusChanged())
+            self.tell(job_id, StatusChanged())
 
     @contextmanager
     def listening(self, job_id: str) -> Generator[asyncio.Queue[Change]]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from enlarger.jobs.routes import Route
+
 
 class State(StrEnum):
     CREATED = "created"
@@ -113,6 +115,12 @@ class Job:
     error_message: str = ""
     report: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the engine did: model, runtime, precision, tiles, timings."""
+    route: str = str(Route())
+    """Which workers may take it. See `routes`."""
+    lane: int = 0
+    """Jobs of a smaller lane are served before it: the key's priority, negative."""
+    fingerprint: str = ""
+    """Hash of all that determines the bytes of its result, once a worker has seen the picture."""
 
 
 class Scope(StrEnum):
@@ -142,6 +150,8 @@ class Key:
     """Jobs in work at once; further ones wait as `created`."""
     weight: float = 1.0
     """Share of the devices while others want them too: 2 is twice that of 1."""
+    priority: int = 0
+    """Its jobs are served before those of keys with a smaller one, whatever their shares."""
 
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

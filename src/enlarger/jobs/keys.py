@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
+
 from enlarger.errors import InvalidOption
 from enlarger.jobs.blobs import write_durably
 from enlarger.jobs.job import Key, Scope
@@ -35,6 +37,7 @@ class Grant:
     rate_per_minute: int = 0
     max_concurrency: int = 0
     weight: float = 1.0
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if not self.scopes:
@@ -42,6 +45,8 @@ class Grant:
         for name in ("rate_per_minute", "max_concurrency"):
             if (value := getattr(self, name)) < 0:
                 raise InvalidOption(f"{name} must be 0 (no limit) or more, not {value}", name)
+        if not -100 <= self.priority <= 100:
+            raise InvalidOption(f"priority must be from -100 to 100, not {self.priority}", "priority")
         if not 0.01 <= self.weight <= 100:
             raise InvalidOption(f"weight must be from 0.01 to 100, not {self.weight:g}", "weight")
 
@@ -68,6 +73,7 @@ async def create_key(
         rate_per_minute=grant.rate_per_minute,
         max_concurrency=grant.max_concurrency,
         weight=grant.weight,
+        priority=grant.priority,
     )
     secret = new_secret(random)
     await store.add_key(key, secret_hash(secret))
@@ -92,3 +98,14 @@ async def ensure_first_key(
         return secret
     key = await store.key_by_hash(secret_hash(secret))
     return secret if key is not None and key.is_valid(now) else ""
+
+
+async def ensure_given_key(store: Store, secret: str, *, now: float, new_id: Callable[[], str]) -> None:
+    """Make a key with this secret, unless there is one. Several servers may do so at once."""
+    digest = secret_hash(secret)
+    if await store.key_by_hash(digest) is None:
+        try:
+            await store.add_key(Key(id=new_id(), name="first", created_at=now), digest)
+        except IntegrityError:
+            if await store.key_by_hash(digest) is None:
+                raise

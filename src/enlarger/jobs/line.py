@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from enlarger.jobs.job import Job, State
@@ -29,18 +30,25 @@ class Seen:
     standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
     waiting: int = 0
     seconds: float = 0.0
-    """Of device time until everybody in line is served."""
+    """Until everybody in line is served."""
 
 
-def seen(line: Iterable[Waiting]) -> Seen:
-    """The standings of jobs in the order of service, on one device. Those in work come first."""
+async def one_device() -> int:
+    return 1
+
+
+def seen(line: Iterable[Waiting], devices: int = 1) -> Seen:
+    """The standings of jobs in the order of service, on so many devices. Those in work come first."""
     standings: dict[str, Standing] = {}
-    position, seconds = 0, 0.0
+    position, seconds, free_at = 0, 0.0, [0.0] * devices
     for job in line:
         position += not job.in_work
+        # The next one goes to the device that is free first.
+        start = heappop(free_at)
         # While it waits for something else, others use the device: nobody is later for it but itself.
-        own = max(seconds, job.stage_seconds) + job.remaining_seconds
-        seconds += job.remaining_seconds
+        own = max(start, job.stage_seconds) + job.remaining_seconds
+        heappush(free_at, start + job.remaining_seconds)
+        seconds = max(free_at)
         standings[job.id] = Standing(0 if job.in_work else position, own)
     return Seen(standings, position, seconds)
 
@@ -48,8 +56,11 @@ def seen(line: Iterable[Waiting]) -> Seen:
 class Line:
     """The line, looked at no more than once a second however many ask: a poll stays one query. clock: seconds."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], devices: Callable[[], Awaitable[int]] = one_device
+    ) -> None:
         self._store = store
+        self._devices = devices
         self._clock = clock
         self._seen = Seen()
         self._looked_at = float("-inf")
@@ -64,7 +75,7 @@ class Line:
 
     async def _look(self) -> None:
         try:
-            self._seen = seen(await self._store.line())
+            self._seen = seen(await self._store.line(), await self._devices())
             self._looked_at = self._clock()
         finally:
             self._looking = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from sqlalchemy import func, select
 
 from enlarger.jobs.database import Database
+from enlarger.jobs.devices import Devices
+from enlarger.jobs.fleet import Member
 from enlarger.jobs.job import Job, State
 from enlarger.jobs.outbox import Delivery, DeliveryState
 from enlarger.jobs.rows import UNFINISHED
 from enlarger.jobs.tables import deliveries, jobs
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits of one route, for one decision: how many workers of it there should be."""
+
+    created: int
+    processing: int
+    oldest_seconds: float
+    backlog_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +41,7 @@ class Depths:
     backlog_seconds: float
     """Estimated device time of all unfinished jobs."""
     webhooks_pending: int
+    routes: Mapping[str, Waiting]
 
 
 async def depths(database: Database, now: float) -> Depths:
@@ -36,32 +49,53 @@ async def depths(database: Database, now: float) -> Depths:
     remaining = func.sum(jobs.c.cost_seconds * (1.0 - jobs.c.progress)).label("seconds")
     unfinished = (
         select(
-            jobs.c.state, func.count().label("count"), func.min(jobs.c.created_at).label("oldest"), remaining
+            jobs.c.route,
+            jobs.c.state,
+            func.count().label("count"),
+            func.min(jobs.c.created_at).label("oldest"),
+            remaining,
         )
         .where(jobs.c.state.in_(UNFINISHED))
-        .group_by(jobs.c.state)
+        .group_by(jobs.c.route, jobs.c.state)
     )
     pending = select(func.count()).where(deliveries.c.state == DeliveryState.PENDING.value)
     rows, webhooks_pending = await database.read(
         lambda connection: (
-            list(connection.execute(unfinished).mappings()),
+            [dict(row) for row in connection.execute(unfinished).mappings()],
             connection.execute(pending).scalar_one(),
         )
     )
-    counts = {row["state"]: row["count"] for row in rows}
+    everything = _waiting(rows, now)
     return Depths(
-        created=counts.get(State.CREATED.value, 0),
-        processing=counts.get(State.PROCESSING.value, 0),
+        created=everything.created,
+        processing=everything.processing,
+        oldest_seconds=everything.oldest_seconds,
+        backlog_seconds=everything.backlog_seconds,
+        webhooks_pending=webhooks_pending,
+        routes={
+            route: _waiting([row for row in rows if row["route"] == route], now)
+            for route in sorted({row["route"] for row in rows})
+        },
+    )
+
+
+def _waiting(rows: Sequence[Mapping[str, Any]], now: float) -> Waiting:
+    def count(state: State) -> int:
+        return sum(row["count"] for row in rows if row["state"] == state.value)
+
+    return Waiting(
+        created=count(State.CREATED),
+        processing=count(State.PROCESSING),
         oldest_seconds=max((now - row["oldest"] for row in rows), default=0.0),
         backlog_seconds=sum(row["seconds"] for row in rows),
-        webhooks_pending=webhooks_pending,
     )
 
 
 class Metrics:
     """One set of metrics, in a registry of its own. Labels come from lists of ours, never from what users send."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Devices | None = None) -> None:
+        self._devices = devices or Devices({})
         self._registry = CollectorRegistry()
         self._jobs = Counter(
             "enlarger_jobs_ended",
@@ -100,6 +134,25 @@ class Metrics:
             "enlarger_backlog_seconds", "Estimated device time of all unfinished jobs."
         )
         self._pending = self._gauge("enlarger_webhooks_pending", "Webhook deliveries not made yet.")
+        self._by_route = {
+            name: self._gauge(f"enlarger_route_{name}", f"{what}, by route.", ["route"])
+            for name, what in (
+                ("created", "Jobs that wait"),
+                ("processing", "Jobs in work"),
+                ("oldest_seconds", "Age of the oldest unfinished job"),
+                ("backlog_seconds", "Estimated device time of unfinished jobs"),
+            )
+        }
+        self._workers = self._gauge("enlarger_workers", "Workers heard of lately.")
+        self._fleet = self._gauge("enlarger_devices", "Devices of these workers, by what they do.", ["does"])
+        self._busy = self._gauge(
+            "enlarger_device_busy_seconds", "Time in which a device of this process computed.", ["device"]
+        )
+        self._gap = self._gauge(
+            "enlarger_device_gap_seconds",
+            "Time in which a device of this process had a job and did not compute.",
+            ["device"],
+        )
 
     def job_ended(self, job: Job) -> None:
         self._jobs.labels(job.state.value, job.error_code).inc()
@@ -116,13 +169,24 @@ class Metrics:
         if delivery.ended_at is not None:
             self._deliveries.labels(delivery.state.value).inc()
 
-    def exposed(self, depths: Depths) -> bytes:
+    def exposed(self, depths: Depths, fleet: Sequence[Member] = ()) -> bytes:
         """Everything, in the text format of Prometheus."""
         self._depth.labels("created").set(depths.created)
         self._depth.labels("processing").set(depths.processing)
         self._oldest.set(depths.oldest_seconds)
         self._backlog.set(depths.backlog_seconds)
         self._pending.set(depths.webhooks_pending)
+        for name, gauge in self._by_route.items():
+            gauge.clear()
+            for route, waiting in depths.routes.items():
+                gauge.labels(route).set(getattr(waiting, name))
+        self._workers.set(len(fleet))
+        idle = sum(member.idle for member in fleet)
+        self._fleet.labels("idle").set(idle)
+        self._fleet.labels("computes").set(sum(member.devices for member in fleet) - idle)
+        for device in self._devices.all:
+            self._busy.labels(device.name).set(device.busy_seconds)
+            self._gap.labels(device.name).set(device.waited_seconds)
         return generate_latest(self._registry)
 
     def _gauge(self, name: str, documentation: str, labels: list[str] | None = None) -> Gauge:

@@ -21,12 +21,15 @@ from enlarger.jobs.job import State
 from enlarger.jobs.pyramids import remove_oldest
 from enlarger.jobs.rows import UNFINISHED
 from enlarger.jobs.tables import deliveries, idempotency, jobs, uploads
+from enlarger.jobs.turns import takes_turn
 from enlarger.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _ORPHAN_SECONDS = 3600.0
 """A file without a row may be one whose row is about to be written; after an hour it is not."""
+_LONGEST_SWEEP_SECONDS = 600.0
+"""A server that has not finished by then is taken for dead, and another one sweeps."""
 _BATCH = 500
 """Rows removed in one transaction: submits wait for it."""
 
@@ -44,8 +47,15 @@ class Retention:
     """Keeps the store and the blobs to what is still promised. clock: Unix seconds."""
 
     def __init__(
-        self, *, database: Database, blobs: Blobs, settings: Settings, clock: Callable[[], float]
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        settings: Settings,
+        clock: Callable[[], float],
+        holder: str = "",
     ) -> None:
+        self._holder = holder
         self._database = database
         self._blobs = blobs
         self._settings = settings
@@ -56,7 +66,7 @@ class Retention:
         """Sweep every `sweep_seconds` until `stop`; what goes wrong is logged and tried again the next time."""
         while not self._stopped.is_set():
             try:
-                swept = await self.sweep()
+                swept = await self._sweep_in_turn()
                 if swept != Swept():
                     logger.info(
                         "Removed %d jobs, %d uploads, %d orphans", swept.jobs, swept.uploads, swept.orphans
@@ -70,6 +80,19 @@ class Retention:
         """`run` returns after the sweep under way."""
         self._stopped.set()
 
+    async def _sweep_in_turn(self) -> Swept:
+        """One of many servers sweeps what all share; each looks after its own disk."""
+        seconds = max(self._settings.sweep_seconds, _LONGEST_SWEEP_SECONDS)
+        if self._database.dialect == "sqlite":
+            return await self.sweep()
+        if not await takes_turn(self._database, "retention", self._holder, self._clock(), seconds):
+            return await self._sweep_own_disk(self._clock())
+        # Imported here: only this database has that log.
+        from enlarger.jobs.postgres_queue import trim_log
+
+        await trim_log(self._database)
+        return await self.sweep()
+
     async def sweep(self) -> Swept:
         """Remove ended jobs and uploads `retention_days` old, tickets never used, and files without a row."""
         now = self._clock()
@@ -80,6 +103,12 @@ class Retention:
             uploads=await self._sweep_uploads(oldest, now),
             orphans=await self._sweep_orphans(now),
         )
+        await remove_oldest(self._blobs, self._settings.viewer_cache_bytes)
+        return swept
+
+    async def _sweep_own_disk(self, now: float) -> Swept:
+        """What other servers do not see: pictures prepared for zooming."""
+        swept = Swept(orphans=await self._sweep_orphans(now, "pyramids"))
         await remove_oldest(self._blobs, self._settings.viewer_cache_bytes)
         return swept
 
@@ -138,11 +167,11 @@ class Retention:
         old = delete(idempotency).where(idempotency.c.created_at <= now - REPEAT_SECONDS)
         await self._database.write(lambda connection: connection.execute(old))
 
-    async def _sweep_orphans(self, now: float) -> int:
+    async def _sweep_orphans(self, now: float, prefix: str = "") -> int:
         """Files whose job or upload is gone, and results of attempts that lost their claim."""
         swept = 0
         # The files first, the rows after: a row that is there by then keeps its files.
-        async for page in self._blobs.pages():
+        async for page in self._blobs.pages(prefix):
             settled = [blob for blob in page if blob.touched_at < now - _ORPHAN_SECONDS]
             for key in await self._orphans(settled):
                 await self._blobs.delete(key)
@@ -158,14 +187,17 @@ class Retention:
             *(key for keys in by_owner["probe"].values() for key in keys),
             *await self._without_row(by_owner["inputs"], jobs),
             *await self._without_row(by_owner["pyramids"], jobs),
+            *await self._without_row(by_owner["checkpoints"], jobs, jobs.c.state.in_(UNFINISHED)),
             *await self._without_row(by_owner["uploads"], uploads),
             *await self._not_results(by_owner["outputs"]),
         ]
 
-    async def _without_row(self, owned: dict[str, list[str]], table: Table) -> list[str]:
+    async def _without_row(
+        self, owned: dict[str, list[str]], table: Table, *conditions: ColumnElement[bool]
+    ) -> list[str]:
         orphans: list[str] = []
         for ids in _batches(owned):
-            query = select(table.c.id).where(table.c.id.in_(ids))
+            query = select(table.c.id).where(table.c.id.in_(ids), *conditions)
             known = await self._database.read(
                 lambda connection, query=query: set(connection.execute(query).scalars())
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,9 +22,9 @@ from enlarger.jobs.intake import Intake
 from enlarger.jobs.job import Job, Key, Output, Scope
 from enlarger.jobs.keys import secret_hash
 from enlarger.jobs.limits import AtOnce
-from enlarger.jobs.line import Line, Standing
+from enlarger.jobs.line import Line, Standing, one_device
 from enlarger.jobs.preflight import Planner, Preflight
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.routes import route_of
 from enlarger.jobs.sources import InlineSource, Source, UrlSource, fetch_limits
 from enlarger.jobs.store import Store
 from enlarger.jobs.uploads import Ticket, Upload, Uploads
@@ -41,10 +41,11 @@ _REFUSING_SECONDS = 60.0
 
 
 class Service:
-    """Submit, watch, cancel, delete, upload. Any number may share one store, queue and blobs.
+    """Submit, watch, cancel, delete, upload. Any number may share one store and blobs.
 
     clock: Unix seconds. new_id: 32 lower-case hex characters, unguessable. link_secret: signs links to files.
     planner: what `preflight` asks; without one it raises FeatureUnavailable. weights: those that jobs wait for.
+    devices: how many compute.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class Service:
         *,
         store: Store,
         blobs: Blobs,
-        queue: Queue,
         settings: Settings,
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -60,10 +60,10 @@ class Service:
         changes: Changes | None = None,
         planner: Planner | None = None,
         weights: SharedDownloads | None = None,
+        devices: Callable[[], Awaitable[int]] = one_device,
     ) -> None:
         self._store = store
         self._blobs = blobs
-        self._queue = queue
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
@@ -72,7 +72,7 @@ class Service:
         self._checks = AtOnce(_CHECKS_AT_ONCE, "checks of API keys")
         self._submits = AtOnce(_SUBMITS_AT_ONCE, "submits")
         self._refusing_until = float("-inf")
-        self._line = Line(store, clock)
+        self._line = Line(store, clock, devices)
         self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
         weights = weights or SharedDownloads(None, settings)
         self._preflight = Preflight(planner, weights, blobs, fetch_limits(settings))
@@ -135,6 +135,8 @@ class Service:
             webhook_url=webhook_url,
             base64_output=base64_output,
             created_at=self._clock(),
+            route=str(route_of(options.model, self._settings.pools)),
+            lane=-key.priority,
         )
         with self._submits.one():
             repeat = (
@@ -314,7 +316,6 @@ class Service:
         if admitted.id != job.id:
             await delete_files(self._blobs, job.id)
             return admitted
-        await self._queue.enqueue(job.id)
         return admitted
 
 

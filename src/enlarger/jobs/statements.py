@@ -91,9 +91,47 @@ CLAIM_AGAIN = _claim(_OF_TICKET.limit(1).scalar_subquery())
 """hand_ticket, now. Takes the job that runs under this ticket."""
 
 CLAIM_FAIREST = _claim(fairness.fairest())
-"""hand_ticket, now. Takes the job to serve next."""
+"""hand_ticket, serve_route, now. Takes the job of the route to serve next."""
 
-TICKETS = select(_TICKET).where(IS_UNFINISHED).order_by(jobs.c.created_at)
+ENTRIES = select(_TICKET, jobs.c.route).where(IS_UNFINISHED).order_by(jobs.c.created_at)
+
+LET_GO = CHANGE_CLAIMED.values(state=State.CREATED.value, ticket="", progress=0.0, **_NO_STAGE).returning(
+    jobs.c.id, jobs.c.route
+)
+"""job_id, job_epoch, and columns to set; gives id and route of a job that waits again."""
+
+HELD_UP = (
+    select(jobs.c.id, jobs.c.route)
+    .join(keys, keys.c.id == jobs.c.key_id)
+    .where(
+        keys.c.id == bindparam("held_key"), keys.c.max_concurrency > 0, jobs.c.state == State.CREATED.value
+    )
+    .order_by(*fairness.ORDER)
+    .limit(1)
+)
+"""held_key. The next job of a key that may only have so many in work: its ticket may have been spent on nothing."""
+
+LIMIT_OF = select(keys.c.max_concurrency).where(keys.c.id == bindparam("held_key")).with_for_update()
+"""held_key. Most jobs of the key in work at once; nobody else takes one of them before this transaction ends."""
+
+IN_WORK = (
+    select(func.count())
+    .select_from(jobs)
+    .where(jobs.c.key_id == bindparam("held_key"), jobs.c.state == State.PROCESSING.value)
+)
+
+LIKE = (
+    select(jobs)
+    .where(
+        jobs.c.key_id == bindparam("owner_id"),
+        jobs.c.fingerprint == bindparam("wanted"),
+        jobs.c.state == State.COMPLETED.value,
+        jobs.c.finished_at > bindparam("after"),
+    )
+    .order_by(jobs.c.finished_at.desc())
+    .limit(1)
+)
+"""owner_id, wanted, after. The newest result of the key that the same computation gave."""
 
 LINE = (
     select(

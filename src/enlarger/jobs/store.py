@@ -1,4 +1,4 @@
-"""Store: jobs and keys in one SQL database, SQLite today. The row is the truth; the queue only wakes workers.
+"""Store: jobs and keys in one SQL database. The row is the truth; the queue only wakes workers.
 
 Every change of a claimed job is fenced: it names the epoch of the claim and does nothing once a newer claim
 exists or the job has ended, so a worker that was thought dead cannot overwrite the work of its successor.
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Select, delete, func, insert, select, update
 
-from enlarger.jobs import admission, history, statements, tables
+from enlarger.jobs import admission, claims, history, statements, tables
 from enlarger.jobs.admission import Limits, Repeat
-from enlarger.jobs.database import LONG_PATIENCE_SECONDS, Database
+from enlarger.jobs.database import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Database, inserts_or_updates
 from enlarger.jobs.history import Asked, Used
 from enlarger.jobs.job import Job, Key, Output, State
+from enlarger.jobs.queue import Entries, Entry, NoQueue
 from enlarger.jobs.rows import columns_of_job, columns_of_key, job_of, key_of
 from enlarger.jobs.writer import Work
 
@@ -36,11 +37,16 @@ class Waiting:
     """Estimate of how long it waits before that."""
 
 
+_KEEP_SECRET = inserts_or_updates(tables.meta, lambda _: {"value": tables.meta.c.value})
+
+
 class Store:
     """Jobs, keys and secrets. All methods may be called at once from many tasks of one event loop."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, queue: Entries | None = None) -> None:
         self.database = database
+        self.queue: Entries = queue or NoQueue()
+        """Where the entries of new jobs go."""
         self.on_end: Callable[[Job], None] = _unheard
         """Called with every job that this process has ended, once that is durable."""
 
@@ -68,13 +74,22 @@ class Store:
         admission.check(key, seen, limits, now)
 
     async def admit(self, job: Job, key: Key, limits: Limits, repeat: Repeat | None, now: float) -> Job:
-        """Record a new job, durable when it returns; or the job that an earlier submit made under `repeat`.
+        """Record and queue a new job, durable when it returns; or the job that an earlier submit made under `repeat`.
 
         Raises IdempotencyConflict, RateLimited, Overloaded.
         """
-        return await self.database.write(
-            lambda connection: admission.admit(connection, job, key, limits, repeat, now)
-        )
+        entries = [Entry(job.id, job.route)]
+
+        def admit(connection: Connection) -> Job:
+            admitted = admission.admit(connection, job, key, limits, repeat, now)
+            if admitted.id == job.id:
+                self.queue.record(connection, entries)
+            return admitted
+
+        admitted = await self.database.write(admit)
+        if admitted.id == job.id:
+            await self.queue.announce(entries)
+        return admitted
 
     async def add(self, job: Job) -> None:
         """Record a new job as it is, whatever the limits; durable when it returns."""
@@ -111,10 +126,10 @@ class Store:
             lambda connection: [Used(**row) for row in connection.execute(query).mappings()]
         )
 
-    async def unfinished(self) -> list[str]:
-        """The tickets of the jobs that are not in a terminal state, oldest job first."""
+    async def unfinished(self) -> list[Entry]:
+        """The entries of the jobs that are not in a terminal state, oldest job first."""
         return await self.database.read(
-            lambda connection: list(connection.execute(statements.TICKETS).scalars())
+            lambda connection: [Entry(*row) for row in connection.execute(statements.ENTRIES)]
         )
 
     async def count_unfinished(self) -> int:
@@ -135,45 +150,64 @@ class Store:
 
     # Jobs: the worker's part
 
-    async def claim(self, ticket: str, now: float) -> Job | None:
-        """Take the job that runs under this ticket, else the one to serve next: state processing, epoch + 1.
+    async def claim(self, entry: Entry, now: float) -> Job | None:
+        """As `claims.claim`."""
+        return await self._worked(lambda connection: claims.claim(connection, entry, now))
 
-        None when there is none, or all that wait belong to keys with as much in work as they may have.
+    async def let_go(self, job: Job, route: str = "") -> bool:
+        """Make the job wait again, for workers of `route` if that is another; False when the claim is lost.
+
+        It needs an entry then: that of whoever lets go, or the one that is queued here with the new route.
         """
+        entries = [Entry(job.id, route)] if route else []
 
-        def claim(connection: Connection) -> Job | None:
-            asked = {"hand_ticket": ticket, "now": now}
-            for statement in (statements.CLAIM_AGAIN, statements.CLAIM_FAIREST):
-                if row := connection.execute(statement, asked).mappings().one_or_none():
-                    return job_of(row)
-            return None
+        def let_go(connection: Connection) -> bool:
+            values = claims.of_claim(job) | ({"route": route} if route else {})
+            went = connection.execute(statements.LET_GO, values).one_or_none() is not None
+            if went:
+                self.queue.record(connection, entries)
+            return went
 
-        return await self._worked(claim)
+        went = await self._worked(let_go)
+        if went:
+            await self.queue.announce(entries)
+        return went
+
+    async def result_like(self, job: Job, fingerprint: str, after: float) -> Job | None:
+        """A completed job of the same key whose bytes are those that this one would give, finished after `after`."""
+        asked = {"owner_id": job.key_id, "wanted": fingerprint, "after": after}
+        return await self.database.read(
+            lambda connection: next(
+                (job_of(row) for row in connection.execute(statements.LIKE, asked).mappings()), None
+            )
+        )
 
     async def start_compute(self, job: Job) -> int:
         """Count one more start of the computation; the new count, or 0 when the claim is lost."""
         starts = await self._worked(
             lambda connection: connection.execute(
-                statements.START_COMPUTE, _claimed(job)
+                statements.START_COMPUTE, claims.of_claim(job)
             ).scalar_one_or_none()
         )
         return starts or 0
 
     async def set_source_blob(self, job: Job, key: str) -> bool:
         """Note where the fetched picture lies; False when the claim is lost."""
-        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | {"source_blob": key})
+        return await self._changed(statements.CHANGE_CLAIMED, claims.of_claim(job) | {"source_blob": key})
 
     async def set_progress(
         self, job: Job, fraction: float, stage: str = "", stage_seconds: float = 0.0
     ) -> bool:
         """Note how much of the computation is done, 0 to 1, or what it waits for; False when the claim is lost."""
         values = {"progress": fraction, "stage": stage, "stage_seconds": stage_seconds}
-        return await self._changed(statements.CHANGE_CLAIMED, _claimed(job) | values)
+        return await self._changed(statements.CHANGE_CLAIMED, claims.of_claim(job) | values)
 
     async def is_claimed(self, job: Job) -> bool:
         """Whether `job` is still the newest claim of a job that goes on."""
         return await self.database.read(
-            lambda connection: connection.execute(statements.IS_CLAIMED, _claimed(job)).scalar_one() == 1
+            lambda connection: (
+                connection.execute(statements.IS_CLAIMED, claims.of_claim(job)).scalar_one() == 1
+            )
         )
 
     async def finish(
@@ -184,12 +218,15 @@ class Store:
         compute_ms: int,
         now: float,
         device_seconds: float | None = None,
+        fingerprint: str = "",
     ) -> bool:
         """Complete the job; False, and nothing changed, when the claim is lost.
 
-        device_seconds: how long it held the device, for the estimates of later jobs.
+        device_seconds: how long it held the device, for the estimates of later jobs. fingerprint: what a later job
+        must have to get this result as well.
         """
         values = {
+            "fingerprint": fingerprint,
             "state": State.COMPLETED.value,
             "outputs": [asdict(output) for output in outputs],
             "report": dict(report),
@@ -198,14 +235,12 @@ class Store:
             "progress": 1.0,
         }
 
-        def finish(connection: Connection) -> Job | None:
-            ended = _end(connection, statements.END_CLAIMED, _claimed(job) | values, now)
-            if ended and device_seconds is not None:
+        def also(connection: Connection) -> None:
+            if device_seconds is not None:
                 pace = {"network": admission.network_of(job.options), "seconds": device_seconds}
                 connection.execute(statements.KEEP_PACE[connection.dialect.name], pace)
-            return ended
 
-        return self._told(await self._worked(finish)) is not None
+        return await self._ended(statements.END_CLAIMED, claims.of_claim(job) | values, now, also) is not None
 
     async def fail(self, job: Job, code: str, message: str, now: float) -> bool:
         """End the job with an error of `enlarger.errors`; False as for `finish`."""
@@ -215,10 +250,7 @@ class Store:
             "error_message": message,
             "finished_at": now,
         }
-        ended = await self._worked(
-            lambda connection: _end(connection, statements.END_CLAIMED, _claimed(job) | values, now)
-        )
-        return self._told(ended) is not None
+        return await self._ended(statements.END_CLAIMED, claims.of_claim(job) | values, now) is not None
 
     # Jobs: the owner's part
 
@@ -226,11 +258,7 @@ class Store:
         """End the job of the key, if it goes on; the cancelled job, or None when there was nothing to end."""
         mine = {"job_id": job_id, "owner_id": key_id}
         values = {"state": State.CANCELLED.value, "finished_at": now}
-        return self._told(
-            await self.database.write(
-                lambda connection: _end(connection, statements.END_OWN, mine | values, now)
-            )
-        )
+        return await self._ended(statements.END_OWN, mine | values, now, patience_seconds=PATIENCE_SECONDS)
 
     async def delete(self, job_ids: Collection[str], key_id: str) -> list[str]:
         """Remove jobs of the key, in whatever state; the ids of those there were."""
@@ -277,13 +305,36 @@ class Store:
         def secret(connection: Connection) -> bytes:
             query = select(tables.meta.c.value).where(tables.meta.c.name == name)
             found: bytes | None = connection.execute(query).scalar_one_or_none()
-            if found is None:
-                connection.execute(insert(tables.meta), {"name": name, "value": fresh})
-            return fresh if found is None else found
+            if found is not None:
+                return found
+            # Of two servers that start together the second waits here, and keeps what the first wrote.
+            connection.execute(_KEEP_SECRET[connection.dialect.name], {"name": name, "value": fresh})
+            kept: bytes = connection.execute(query).scalar_one()
+            return kept
 
         return await self.database.write(secret)
 
-    def _told(self, ended: Job | None) -> Job | None:
+    async def _ended(
+        self,
+        statement: Executable,
+        values: Mapping[str, Any],
+        now: float,
+        also: Callable[[Connection], None] = lambda connection: None,
+        patience_seconds: float = LONG_PATIENCE_SECONDS,
+    ) -> Job | None:
+        """End a job by `statement`, do `also` with it, and wake whom that lets go on; None when it reached no row."""
+
+        def end(connection: Connection) -> tuple[Job | None, list[Entry]]:
+            job = claims.end(connection, statement, values, now)
+            if job is None:
+                return None, []
+            also(connection)
+            entries = claims.held_up(connection, job)
+            self.queue.record(connection, entries)
+            return job, entries
+
+        ended, entries = await self.database.write(end, patience_seconds=patience_seconds)
+        await self.queue.announce(entries)
         if ended is not None:
             self.on_end(ended)
         return ended
@@ -303,18 +354,3 @@ class Store:
 
 def _unheard(_job: Job) -> None:
     """Nobody listens."""
-
-
-def _claimed(job: Job) -> dict[str, Any]:
-    """The parameters of a statement on a claim."""
-    return {"job_id": job.id, "job_epoch": job.epoch}
-
-
-def _end(connection: Connection, statement: Executable, values: dict[str, Any], now: float) -> Job | None:
-    """Run an update that ends a job, and record the end; the job, or None when the update reached no row."""
-    row = connection.execute(statement, values).mappings().one_or_none()
-    if row is None:
-        return None
-    job = job_of(row)
-    history.record_end(connection, job, now)
-    return job

@@ -49,10 +49,15 @@ jobs = Table(
     Column("error_code", String(64), nullable=False),
     Column("error_message", Text, nullable=False),
     Column("report", JSON, nullable=False),
+    Column("route", String(64), nullable=False, server_default="any.small"),
+    Column("lane", Integer, nullable=False, server_default="0"),
+    Column("fingerprint", String(64), nullable=False, server_default=""),
     Index("jobs_state_created_at", "state", "created_at"),
     Index("jobs_state_fair_tag", "state", "fair_tag", "created_at", "id"),
     Index("jobs_state_cost_seconds", "state", "cost_seconds", "progress"),
     Index("jobs_key_id_created_at", "key_id", "created_at"),
+    Index("jobs_serving", "state", "route", "lane", "fair_tag", "created_at", "id"),
+    Index("jobs_key_id_fingerprint", "key_id", "fingerprint"),
 )
 
 keys = Table(
@@ -70,6 +75,7 @@ keys = Table(
     Column("weight", Float, nullable=False, server_default="1"),
     Column("arrival_at", Float, nullable=False, server_default="0"),
     Column("fair_finish", Float, nullable=False, server_default="0"),
+    Column("priority", Integer, nullable=False, server_default="0"),
 )
 """`arrival_at` belongs to `limits`, `fair_finish` to `fairness`."""
 
@@ -140,6 +146,29 @@ deliveries = Table(
     Index("deliveries_job_id", "job_id"),
 )
 """The outbox of webhooks."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("routes", JSON, nullable=False),
+    Column("devices", Integer, nullable=False),
+    Column("idle", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+"""Who computes, as they say themselves every few seconds."""
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(32), nullable=False),
+    Column("until", Float, nullable=False),
+)
+"""Whose turn it is to do what only one process shall do at a time."""
 
 meta = Table(
     "meta",

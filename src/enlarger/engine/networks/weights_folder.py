@@ -72,6 +72,14 @@ class WeightsFolder:
             if all(path_of(file, self._folder) is None for file in files)
         )
 
+    def inventory(self) -> tuple[list[str], list[str]]:
+        """Names of the models whose weights are here, and of those whose are not."""
+        found: tuple[list[str], list[str]] = [], []
+        for name, spec in self._rows(self._folder).items():
+            is_here = any(path_of(file, self._folder) is not None for file in spec.files)
+            found[not is_here].append(name)
+        return found
+
     def fetch(self, missing: MissingFile, progress: Progress, stopped: Event) -> None:
         """Download a file, complete and verified when this returns; what an earlier call left is continued.
 
