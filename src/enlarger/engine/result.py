@@ -62,12 +62,14 @@ def report_of(
     conversions: Sequence[str],
     fallbacks: Sequence[str],
     faces: Sequence[dict[str, Any]],
+    fingerprint: str,
     timings: Timings,
 ) -> dict[str, Any]:
     """What is told of a result, in JSON types."""
     first = plan.passes[0]
     return {
         "engine": enlarger.__version__,
+        "fingerprint": fingerprint or None,
         "model": plan.model.name,
         "weights_sha256": weights_sha256,
         "runtime": plan.runtime,
