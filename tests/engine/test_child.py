@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from enlarger.engine import child as child_module
@@ -28,6 +27,8 @@ from enlarger.errors import (
     PictureTooLarge,
     UnsupportedFormat,
 )
+
+from .processes import become_busy, has_ended, pid_of
 
 pytestmark = pytest.mark.anyio
 
@@ -67,30 +68,6 @@ async def child() -> AsyncGenerator[DeviceChild]:
 
 async def upscale(child: DeviceChild, source: Path, target: Path, options: Options = QUICK) -> Finished:
     return await child.upscale(source, target, options, lambda fraction: None)
-
-
-def pid_of(child: DeviceChild) -> int:
-    assert child.pid is not None
-    return child.pid
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def cpu_seconds(pid: int) -> float:
-    return sum(psutil.Process(pid).cpu_times()[:2])
-
-
-async def become_busy(pid: int) -> None:
-    """Until the process has computed for one more second of CPU time."""
-    before = cpu_seconds(pid)
-    async with asyncio.timeout(120):
-        while cpu_seconds(pid) < before + 1:  # noqa: ASYNC110 -- another process sets no event
-            await asyncio.sleep(0.02)
 
 
 async def test_the_result_is_that_of_an_engine_in_this_process(

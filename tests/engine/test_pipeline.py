@@ -153,13 +153,15 @@ def test_a_canvas_in_a_mapped_file_gives_the_same_pixels(
 def test_the_report_says_what_was_done(
     engine: Engine, scene: Scene, encoded: Encoded, tmp_path: Path
 ) -> None:
-    result = engine.upscale(encoded(scene(40, 30)), quick(scale=2.5))
+    work = engine.prepare(encoded(scene(40, 30)), quick(scale=2.5))
+    result = engine.compute(work)
     result.save(tmp_path / "out.png")
     timings = result.report.pop("timings_ms")
     assert set(timings) == {"decode", "load", "prepare", "network", "resize", "encode"}
     assert all(milliseconds >= 0 for milliseconds in timings.values())
     assert result.report == {
         "engine": version("enlarger"),
+        "fingerprint": work.fingerprint,
         "model": COMPACT,
         "weights_sha256": MODELS[COMPACT].files[-1].sha256,
         "runtime": "openvino",

@@ -1,12 +1,10 @@
-"""The device child: a process that computes, so that nothing else has to.
+"""The parent's end of the device child: starts it at the first job, keeps it warm, and replaces it when it dies.
 
-It is started at the first job, stays warm between jobs, and is replaced when it dies. The parent talks to it
-over one pipe:
+A picture takes three steps there, of which those of different pictures overlap:
 
-    parent ─▶ child    Request, then perhaps "cancel"
-    child  ─▶ parent   Progress …, then Finished, Planned or Failure
-
-A child whose parent is gone ends itself.
+    async with child.prepared(source, folder, options) as ready:     decoded and planned
+        await child.compute(ready, on_progress)                      on the device, one after another
+        finished = await child.encode(ready, target)                 the device is free for the next
 """
 
 from __future__ import annotations
@@ -14,315 +12,243 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
-import os
-import signal
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
+from enlarger.engine.child_messages import (
+    Answer,
+    Ask,
+    Cancel,
+    ChildConfig,
+    Compute,
+    Computed,
+    Encode,
+    Failure,
+    Finished,
+    Forget,
+    Outcome,
+    Planned,
+    Prepare,
+    Prepared,
+    Progress,
+    Request,
+)
+from enlarger.engine.child_process import serve_requests
 from enlarger.engine.options import Options
-from enlarger.engine.parent import end_with
-from enlarger.errors import DeviceCrashed, EnlargerError, error_from
+from enlarger.errors import DeviceCrashed, error_from
 
-if TYPE_CHECKING:
-    from enlarger.engine.decoder import Decoder
-    from enlarger.engine.pipeline import Engine
+__all__ = ["ChildConfig", "DeviceChild", "Finished", "Prepared", "Progress"]
+
+Expected = TypeVar("Expected", Prepared, Computed, Finished, Planned)
+OnProgress = Callable[[Progress], None]
 
 CANCEL_GRACE_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 0.5
-NICENESS = 10
-"""The computing process steps back, so that the server answers while all cores are busy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildConfig:
-    """What an engine in a child is made with."""
-
-    device: str = "auto"
-    threads: int = 0
-    weights_dir: Path | None = None
-    max_input_megapixels: float = 64
-    max_output_megapixels: float = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Upscale `source` into `target`; without a target, only tell what that would be."""
-
-    source: Path
-    options: Options
-    target: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One more rectangle is done. Its place is in pixels of the result; done and total count input pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    done: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        return self.done / self.total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """The result lies, complete, in the target file."""
-
-    media_type: str
-    width: int
-    height: int
-    report: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What upscaling would be, in JSON types."""
-
-    plan: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error of the tree, on its way through the pipe."""
-
-    code: str
-    message: str
-
-
-Message = Progress | Finished | Planned | Failure | None  # None: the pipe broke
 
 
 class DeviceChild:
-    """The parent's end. One request at a time; further ones wait their turn."""
+    """One child at a time. Cancelling a call cancels its work: between two tiles, or between two bands of the file; a
+    child that does not stop within CANCEL_GRACE_SECONDS is killed.
+
+    Calls raise the error the engine raised, or DeviceCrashed when the child died, which ends all that is under way or
+    prepared; the next picture gets a new child.
+    """
 
     def __init__(self, config: ChildConfig | None = None) -> None:
         self._config = config or ChildConfig()
-        self._turn = asyncio.Lock()
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._ids = count(1)
+        self._link: _Link | None = None
 
     @property
     def pid(self) -> int | None:
         """Of the running child; None before the first job and after a crash."""
-        return self._process.pid if self._process is not None and self._process.is_alive() else None
+        return self._link.pid if self._link is not None else None
+
+    @asynccontextmanager
+    async def prepared(self, source: Path, folder: Path, options: Options) -> AsyncGenerator[Prepared]:
+        """The picture file `source`, decoded into `folder`, planned, and refused where `compute` would refuse it.
+
+        Takes turns with other decoding only. The child forgets the picture at the end.
+        """
+        link = self._started()
+        request = Prepare(id=next(self._ids), source=source, folder=folder, options=options)
+        prepared = await link.asked(request, Prepared)
+        link.prepared.add(prepared.id)
+        try:
+            yield prepared
+        finally:
+            link.prepared.discard(prepared.id)
+            link.tell(Forget(prepared.id))
+
+    async def compute(self, prepared: Prepared, on_progress: OnProgress) -> None:
+        """Run the networks. Calls take turns, in the order they came; what is encoded or decoded does not count."""
+        request = Compute(id=next(self._ids), prepared=prepared.id)
+        await self._link_of(prepared).asked(request, Computed, on_progress)
+
+    async def encode(self, prepared: Prepared, target: Path) -> Finished:
+        """Write what was computed to the file `target`, once. The device may compute something else."""
+        request = Encode(id=next(self._ids), prepared=prepared.id, target=target)
+        return await self._link_of(prepared).asked(request, Finished)
 
     async def upscale(
-        self, source: Path, target: Path, options: Options, on_progress: Callable[[Progress], None]
+        self, source: Path, target: Path, options: Options, on_progress: OnProgress
     ) -> Finished:
-        """Upscale the picture file `source` into the file `target`.
-
-        Cancelling this coroutine cancels the work between two tiles; a child that does not stop within
-        CANCEL_GRACE_SECONDS is killed. Raises the error the engine raised, or DeviceCrashed when the child died;
-        the next call starts a new one.
-        """
-        answer = await self._asked(Request(source, options, target), on_progress)
-        if not isinstance(answer, Finished):
-            raise DeviceCrashed("the process that computes gave an answer to something else")
-        return answer
+        """All three steps: upscale the picture file `source`, decoded beside it, into the file `target`."""
+        async with self.prepared(source, target.parent, options) as prepared:
+            await self.compute(prepared, on_progress)
+            return await self.encode(prepared, target)
 
     async def plan(self, source: Path, options: Options) -> dict[str, Any]:
         """What upscaling the picture file `source` would be, from its header: size, model, memory, seconds.
 
-        Waits while a picture is computed: give questions a child of their own. Raises as `upscale` does.
+        Waits while a picture is decoded, not while one is computed.
         """
-        answer = await self._asked(Request(source, options), lambda progress: None)
-        if not isinstance(answer, Planned):
-            raise DeviceCrashed("the process that computes gave an answer to something else")
-        return answer.plan
-
-    async def _asked(self, request: Request, on_progress: Callable[[Progress], None]) -> Finished | Planned:
-        async with self._turn:
-            pipe = self._started()
-            try:
-                pipe.send(request)
-                return await self._answer(on_progress)
-            except OSError as error:
-                self._kill()
-                raise DeviceCrashed("the process that computes ended before it took the work") from error
-            except asyncio.CancelledError:
-                stopping = asyncio.ensure_future(self._stop_work(pipe))
-                while not stopping.done():
-                    # Whoever cancels twice still waits: the next turn must not meet the end of this one.
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await asyncio.shield(stopping)
-                raise
+        request = Ask(id=next(self._ids), source=source, options=options)
+        return (await self._started().asked(request, Planned)).plan
 
     async def close(self) -> None:
-        """End the child. A request under way fails with DeviceCrashed."""
-        if self._process is not None:
+        """End the child. Requests under way fail with DeviceCrashed."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.kill()
+
+    def _started(self) -> _Link:
+        if self._link is not None and self._link.pid is not None:
+            return self._link
+        if self._link is not None:
+            self._link.end()
+        self._link = _Link(self._config)
+        return self._link
+
+    def _link_of(self, prepared: Prepared) -> _Link:
+        if self._link is None or prepared.id not in self._link.prepared:
+            raise DeviceCrashed("the process that had prepared the picture has ended")
+        return self._link
+
+
+class _Link:
+    """One child from its start to its end, and who waits for its answers."""
+
+    def __init__(self, config: ChildConfig) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawning.Pipe()
+        self._process = spawning.Process(
+            target=serve_requests, args=(theirs, config), name="enlarger-device", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._ended = ""
+        self._is_broken = False
+        self._inboxes: dict[int, asyncio.Queue[Outcome | Progress | None]] = {}
+        self.prepared: set[int] = set()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_forward, args=(self._pipe, self._deliver, loop), daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while it lives."""
+        gone = self._is_broken or self._ended or not self._process.is_alive()
+        return None if gone else self._process.pid
+
+    async def asked(
+        self, request: Request, kind: type[Expected], on_progress: OnProgress = lambda progress: None
+    ) -> Expected:
+        """The answer to `request`. Raises the error it is answered with, or DeviceCrashed."""
+        inbox = self._inboxes[request.id] = asyncio.Queue()
+        try:
+            if self._is_broken or not self.tell(request):
+                self.end()
+                raise DeviceCrashed("the process that computes ended before it took the work")
+            return await self._answer(inbox, kind, on_progress)
+        except asyncio.CancelledError:
+            stopping = asyncio.ensure_future(self._stopped(request.id, inbox))
+            while not stopping.done():
+                # Whoever cancels twice still waits: files of the request must not be touched after this.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(stopping)
+            raise
+        finally:
+            del self._inboxes[request.id]
+
+    def tell(self, message: Request | Cancel | Forget) -> bool:
+        """False where the child is gone."""
+        try:
+            self._pipe.send(message)
+        except OSError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.end()
+
+    def end(self) -> str:
+        """End the child, if it has not ended by itself; tells how it ended."""
+        if not self._ended:
+            # A broken pipe is seen a moment before the end of the process: let it end in its own way.
+            self._process.join(_LAST_WORDS_SECONDS)
             self._process.kill()
-        self._kill()
+            self._process.join()
+            self._ended = f"exit code {self._process.exitcode}"
+        return self._ended
 
-    async def _answer(self, on_progress: Callable[[Progress], None]) -> Finished | Planned:
+    async def _answer(
+        self,
+        inbox: asyncio.Queue[Outcome | Progress | None],
+        kind: type[Expected],
+        on_progress: OnProgress,
+    ) -> Expected:
         while True:
-            message = await self._inbox.get()
-            if isinstance(message, Finished | Planned):
+            message = await inbox.get()
+            if isinstance(message, Progress):
+                on_progress(message)
+            elif isinstance(message, kind):
                 return message
-            if isinstance(message, Failure):
+            elif isinstance(message, Failure):
                 raise error_from(message.code, message.message)
-            if message is None:
-                raise DeviceCrashed(f"the process that computes ended unexpectedly ({self._kill()})")
-            on_progress(message)
+            elif message is None:
+                raise DeviceCrashed(f"the process that computes ended unexpectedly ({self.end()})")
+            else:
+                raise DeviceCrashed("the process that computes gave an answer to something else")
 
-    async def _stop_work(self, pipe: Connection) -> None:
+    async def _stopped(self, id: int, inbox: asyncio.Queue[Outcome | Progress | None]) -> None:
         """Ask the child to stop and wait for its last word; kill it if none comes."""
         try:
-            pipe.send("cancel")
             async with asyncio.timeout(CANCEL_GRACE_SECONDS):
-                while isinstance(await self._inbox.get(), Progress):
-                    pass
-        except (OSError, TimeoutError):
-            await self.close()
+                if self.tell(Cancel(id)):
+                    while isinstance(await inbox.get(), Progress):
+                        pass
+        except TimeoutError:
+            self.kill()
 
-    def _started(self) -> Connection:
-        if self._pipe is not None and self.pid is not None:
-            return self._pipe
-        self._kill()
-        spawning = multiprocessing.get_context("spawn")
-        ours, theirs = spawning.Pipe()
-        process = spawning.Process(
-            target=serve_requests, args=(theirs, self._config), name="enlarger-device", daemon=True
-        )
-        process.start()
-        theirs.close()
-        inbox: asyncio.Queue[Message] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=_forward, args=(ours, inbox, loop), daemon=True).start()
-        self._process, self._pipe, self._inbox = process, ours, inbox
-        return ours
-
-    def _kill(self) -> str:
-        """End the child, if it has not ended by itself; tells how it ended."""
-        process, self._process, self._pipe = self._process, None, None
-        if process is None:
-            return "it was not running"
-        # A broken pipe is seen a moment before the end of the process: let it end in its own way.
-        process.join(_LAST_WORDS_SECONDS)
-        process.kill()
-        process.join()
-        return f"exit code {process.exitcode}"
+    def _deliver(self, answer: Answer | None) -> None:
+        """Put an answer where it is waited for; None, once the child is gone, everywhere."""
+        if answer is None:
+            self._is_broken = True
+            self.prepared.clear()
+            for inbox in self._inboxes.values():
+                inbox.put_nowait(None)
+        elif answer.id in self._inboxes:
+            self._inboxes[answer.id].put_nowait(answer.body)
 
 
-def _forward(pipe: Connection, inbox: asyncio.Queue[Message], loop: asyncio.AbstractEventLoop) -> None:
-    """Carry messages from the pipe into the event loop until the child is gone; then None, once."""
-    message: Message = Failure("", "")
+def _forward(
+    pipe: Connection, deliver: Callable[[Answer | None], None], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Carry answers from the pipe into the event loop until the child is gone; then None, once."""
     with pipe:
-        while message is not None:
+        while True:
             try:
-                message = pipe.recv()
+                answer: Answer | None = pipe.recv()
             except (EOFError, OSError):
-                message = None
+                answer = None
             # The loop may have closed while the child was ending: nobody is left to tell.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(inbox.put_nowait, message)
-
-
-def serve_requests(pipe: Connection, config: ChildConfig) -> None:
-    """The child's whole life: one request after another until the parent hangs up."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_with(parent.sentinel)
-    # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    bench = _opened(config)
-    while True:
-        try:
-            request = pipe.recv()
-        except EOFError:
-            return
-        if isinstance(request, Request):  # a late "cancel" belongs to work that has ended
-            pipe.send(_answered(bench, request, pipe))
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    engine: Engine
-    decoder: Decoder
-
-
-def _opened(config: ChildConfig) -> _Bench:
-    # Imported here: the parent never loads what computes.
-    from enlarger.engine.decoder import Decoder, DecoderLimits
-    from enlarger.engine.pipeline import Engine
-    from enlarger.engine.plan import Limits
-
-    limits = Limits(
-        max_input_pixels=round(config.max_input_megapixels * 1e6),
-        max_output_pixels=round(config.max_output_megapixels * 1e6),
-    )
-    engine = Engine(
-        device=config.device, threads=config.threads, limits=limits, weights_dir=config.weights_dir
-    )
-    return _Bench(engine, Decoder(DecoderLimits(max_pixels=limits.max_input_pixels)))
-
-
-def _answered(bench: _Bench, request: Request, pipe: Connection) -> Finished | Planned | Failure:
-    try:
-        if request.target is None:
-            return Planned(_plan(bench, request))
-        return _finished(bench, request, request.target, pipe)
-    except EnlargerError as error:
-        return Failure(error.code, error.message)
-    except MemoryError:
-        return Failure("out_of_memory", "the machine has too little free memory for this picture")
-    except OSError as error:  # a full disk, say: no reason to die and try again
-        return Failure("internal_error", f"a file could not be read or written: {error}")
-
-
-def _finished(bench: _Bench, request: Request, target: Path, pipe: Connection) -> Finished:
-    from enlarger.engine import safety
-    from enlarger.engine.pictures.codec import FORMATS
-    from enlarger.engine.tiles import Tile, Watch
-    from enlarger.engine.timing import Timings, timed
-
-    def finished(tile: Tile) -> None:
-        pipe.send(
-            Progress(
-                left=tile.left,
-                top=tile.top,
-                width=tile.width,
-                height=tile.height,
-                done=tile.done,
-                total=tile.total,
-            )
-        )
-
-    timings: Timings = {}
-    with timed(timings, "decode"):
-        source = bench.decoder.open(request.source, target.parent, frame=request.options.frame)
-    watch = Watch(finished=finished, cancelled=pipe.poll)
-    result = bench.engine.upscale(source, request.options, watch=watch)
-    result.save(target)
-    with timed(timings, "safety"):
-        score = safety.nsfw_score(result.pixels) if safety.is_available() else None
-    result.report["nsfw_score"] = score
-    result.report["nsfw_check"] = "open_nsfw" if score is not None else "not installed: no check ran"
-    result.report["timings_ms"] |= timings
-    return Finished(
-        media_type=FORMATS[result.format].media_type,
-        width=result.size.width,
-        height=result.size.height,
-        report=result.report,
-    )
-
-
-def _plan(bench: _Bench, request: Request) -> dict[str, Any]:
-    from enlarger.engine.plan import Subject
-
-    header = bench.decoder.probe(request.source)
-    frames = 1 if request.options.frame is not None else header.frames
-    subject = Subject(size=header.size, depth=header.depth, has_alpha=header.has_alpha, frames=frames)
-    return bench.engine.plan(subject, request.options).told()
+                loop.call_soon_threadsafe(deliver, answer)
+            if answer is None:
+                return

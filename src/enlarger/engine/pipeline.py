@@ -16,22 +16,29 @@ from enlarger.engine.faces.estimate import FaceAbility
 from enlarger.engine.faces.face import Detector, Restorer
 from enlarger.engine.faces.loading import FaceLoader
 from enlarger.engine.faces.restoration import FaceTools, restored_count
+from enlarger.engine.fingerprint import Parts, fingerprint
 from enlarger.engine.geometry import Size
 from enlarger.engine.networks import gfpgan
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import ModelSpec
-from enlarger.engine.networks.weights import default_weights_dir, is_present, load_weights, models
+from enlarger.engine.networks.weights import (
+    default_weights_dir,
+    is_present,
+    load_weights,
+    models,
+    weights_sha256,
+)
 from enlarger.engine.options import Options
 from enlarger.engine.pictures import codec
 from enlarger.engine.pictures.animation import Animation
 from enlarger.engine.pictures.picture import Picture
-from enlarger.engine.plan import Ability, Limits, Plan, Subject, check_pixels, make_plan
+from enlarger.engine.plan import Ability, Limits, Plan, Subject, make_plan
 from enlarger.engine.result import Result, report_of
 from enlarger.engine.runtime import Runtime, Session
 from enlarger.engine.runtime.choice import NATIVE, Runtimes
 from enlarger.engine.tiles import Tile, Watch
 from enlarger.engine.timing import Timings, timed
-from enlarger.errors import UnsupportedFormat
+from enlarger.engine.work import Work, decoded, encoding_of, library_versions, sha256_of, subject_of
 
 KEPT_SESSIONS = 2
 """Loaded models kept warm, the most recently used ones."""
@@ -111,13 +118,7 @@ class Engine:
         if options.output_format != "auto":
             codec.check_fits(plan.size, options.output_format)
             codec.check_holds(options.output_format, lossless=options.lossless, bit_depth=options.bit_depth)
-        pinned = self._pinned.get(plan.model.name, plan.precision)
-        if pinned == plan.precision:
-            return plan
-        note = (
-            f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
-        )
-        return replace(plan, precision=pinned, notes=(*plan.notes, note))
+        return self._as_pinned(plan)
 
     def upscale(
         self, picture: Picture | Animation | bytes, options: Options, *, watch: Watch | None = None
@@ -127,19 +128,45 @@ class Engine:
         `watch` follows the run and can stop it. Raises the errors of `enlarger.errors`; the input is never
         returned as a result.
         """
+        return self.compute(self.prepare(picture, options), watch=watch)
+
+    def prepare(
+        self, picture: Picture | Animation | bytes, options: Options, *, source_sha256: str = ""
+    ) -> Work:
+        """All that can be done without the device, which may compute something else meanwhile.
+
+        `source_sha256` is that of the file a picture came from. Raises what `plan` does, and the other refusals.
+        """
         timings: Timings = {}
         with timed(timings, "decode"):
             source = decoded(picture, options.frame, self._limits) if isinstance(picture, bytes) else picture
-        frames = source.frames if isinstance(source, Animation) else (source,)
-        first = frames[0]
-        subject = Subject(size=first.size, depth=first.depth, has_alpha=first.has_alpha, frames=len(frames))
-        plan = self.plan(subject, options)
-        encoding = _encoding(first, options, plan, is_animated=isinstance(source, Animation))
+        plan = self.plan(subject_of(source), options)
+        encoding = encoding_of(source, options, plan)
+        sha256 = sha256_of(picture) if isinstance(picture, bytes) else source_sha256
+        work = Work(
+            source=source,
+            options=options,
+            plan=plan,
+            encoding=encoding,
+            source_sha256=sha256,
+            fingerprint="",
+            timings=timings,
+        )
+        return replace(work, fingerprint=self._fingerprint(work, plan))
+
+    def compute(self, work: Work, *, watch: Watch | None = None) -> Result:
+        """Upscale what was prepared. Raises the errors of `enlarger.errors`."""
+        options, frames, timings = work.options, work.frames, dict(work.timings)
+        watch = watch or Watch()
         with self._turn:
+            plan = self._as_pinned(
+                work.plan
+            )  # a picture in between may have shown what this device cannot do
             with timed(timings, "load"):
                 tools = self._face_tools(plan, options)
-                session, weights_sha256 = self._session(plan.model, plan.precision, options.denoise)
-            total = pixels_to_run(plan, options, has_alpha=first.has_alpha)
+                session, loaded_sha256 = self._session(plan.model, plan.precision, options.denoise)
+            fingerprint = self._fingerprint(work, plan)
+            total = pixels_to_run(plan, options, has_alpha=frames[0].has_alpha)
             done: list[Enlarged] = []
             for index, frame in enumerate(frames):
                 means = Means(
@@ -148,29 +175,32 @@ class Engine:
                     scratch=self._scratch,
                     face_tools=tools,
                 )
-                counted = _counted(watch or Watch(), index * total, len(frames) * total)
+                counted = _counted(watch, index * total, len(frames) * total)
                 done.append(enlarge(frame, plan, options, means, counted, timings))
                 if done[-1].precision != session.precision:
                     self._pinned[plan.model.name] = done[-1].precision
                     session, _ = self._session(plan.model, done[-1].precision, options.denoise)
             faces = [enlarged.faces for enlarged in done if enlarged.faces is not None]
             self._learn(plan, len(frames), restored_count(faces), timings)
+        fallbacks = [note for enlarged in done for note in enlarged.fallbacks]
         report = report_of(
             plan,
             options,
             device=self._device.name,
-            weights_sha256=weights_sha256,
+            weights_sha256=loaded_sha256,
             precision=done[-1].precision,
             conversions=[note for frame in frames for note in frame.notes],
-            fallbacks=[note for enlarged in done for note in enlarged.fallbacks],
+            fallbacks=fallbacks,
             faces=faces,
+            # Another run need not fall back in the same places.
+            fingerprint=fingerprint if not fallbacks else "",
             timings=timings,
         )
         return Result(
             frames=tuple(enlarged.pixels for enlarged in done),
-            delays_ms=source.delays_ms if isinstance(source, Animation) else (),
-            loop=source.loop if isinstance(source, Animation) else 0,
-            encoding=encoding,
+            delays_ms=work.source.delays_ms if isinstance(work.source, Animation) else (),
+            loop=work.source.loop if isinstance(work.source, Animation) else 0,
+            encoding=work.encoding,
             report=report,
         )
 
@@ -179,6 +209,47 @@ class Engine:
         with self._turn:
             self._sessions.clear()
             self._faces.forget()
+
+    def _as_pinned(self, plan: Plan) -> Plan:
+        """The plan in the precision that its model is computed in since values were no numbers."""
+        pinned = self._pinned.get(plan.model.name, plan.precision)
+        if pinned == plan.precision:
+            return plan
+        note = (
+            f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
+        )
+        return replace(plan, precision=pinned, notes=(*plan.notes, note))
+
+    def _fingerprint(self, work: Work, plan: Plan) -> str:
+        """Of the result of `plan` with the weights that are loaded, or would be. Raises ModelUnavailable."""
+        options, spec = work.options, plan.model
+        loaded = self._sessions.get((spec.name, plan.precision, options.denoise))
+        weights = {
+            spec.name: loaded[1] if loaded else weights_sha256(spec, self._weights_dir, options.denoise)
+        }
+        if plan.faces is not None:
+            weights |= self._faces.weights_sha256(options.face_model, is_aligned=options.aligned)
+        if not work.source_sha256 or (plan.faces is not None and self._faces.is_own):
+            return ""
+        runtime = self._runtimes.name_for(ARCHITECTURES[spec.net], spec.hyper, plan.precision)
+        parts = Parts(
+            source_sha256=work.source_sha256,
+            options=options,
+            net=spec.net,
+            hyper=spec.hyper,
+            weights=weights,
+            runtime=runtime,
+            device=self._device.name.partition(":")[0],
+            precision=plan.precision,
+            face_precision=plan.faces.precision if plan.faces else "",
+            passes=plan.passes,
+            target=plan.target,
+            frames=len(work.frames),
+            depth=plan.depth,
+            output_format=work.encoding.format,
+            libraries=library_versions(self._runtimes.name),
+        )
+        return fingerprint(parts)
 
     def _face_tools(self, plan: Plan, options: Options) -> FaceTools | None:
         if plan.faces is None:
@@ -222,42 +293,6 @@ class Engine:
             gigaflop = plan.faces.gflop * restored
             key = plan.faces.model, plan.faces.precision
             self._measured[key] = gigaflop / max(timings["restore"] / 1e3, 1e-3)
-
-
-def decoded(data: bytes, frame: int | None, limits: Limits) -> Picture | Animation:
-    """The picture or animation in a file, its size checked from the header before any pixel is decoded."""
-    header = codec.probe(data)
-    check_pixels("the picture", header.size, limits.max_input_pixels)
-    if header.frames > 1 and frame is None:
-        # An animation is upscaled whole; its frames lie in memory together.
-        all_frames = Size(header.size.width, header.size.height * header.frames)
-        check_pixels(f"the animation of {header.frames} frames", all_frames, limits.max_output_pixels // 4)
-        return codec.decode_animation(data)
-    return codec.decode(data, frame=frame)
-
-
-def _encoding(first: Picture, options: Options, plan: Plan, *, is_animated: bool) -> codec.Encoding:
-    """How the result will be written. Raises UnsupportedFormat or PictureTooLarge where it cannot be."""
-    name = options.output_format
-    if name == "auto":
-        name = codec.natural_format(first.format, is_animated)
-    if is_animated and not codec.FORMATS[name].holds_animation:
-        raise UnsupportedFormat(
-            f"{name} holds no animation; choose output_format=webp, or one picture of it with frame=0"
-        )
-    codec.check_fits(plan.size, name)
-    codec.check_holds(name, lossless=options.lossless, bit_depth=options.bit_depth)
-    return codec.Encoding(
-        format=name,
-        quality=options.quality,
-        lossless=options.lossless,
-        bit_depth=options.bit_depth,
-        metadata=options.metadata,
-        background=options.background,
-        icc=first.icc,
-        exif=first.exif,
-        xmp=first.xmp,
-    )
 
 
 def _counted(watch: Watch, before: int, total: int) -> Watch:

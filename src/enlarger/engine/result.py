@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,18 @@ class Result:
     def format(self) -> str:
         return self.encoding.format
 
-    def save(self, path: Path | str) -> None:
-        """Write the file, in the format of the options. Adds the time and any conversion to the report."""
+    def save(self, path: Path | str, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Write the file, in the format of the options. Adds the time and any conversion to the report.
+
+        Raises Cancelled soon after `cancelled()` says yes, and leaves a part of the file behind.
+        """
         with timed(self.report["timings_ms"], "encode"):
             notes = (
-                codec.encode_animation(self.frames, self.delays_ms, self.loop, Path(path), self.encoding)
+                codec.encode_animation(
+                    self.frames, self.delays_ms, self.loop, Path(path), self.encoding, cancelled
+                )
                 if self.delays_ms
-                else codec.encode(self.pixels, Path(path), self.encoding)
+                else codec.encode(self.pixels, Path(path), self.encoding, cancelled)
             )
         conversions: list[str] = self.report["conversions"]
         conversions += [note for note in notes if note not in conversions]
@@ -62,12 +67,14 @@ def report_of(
     conversions: Sequence[str],
     fallbacks: Sequence[str],
     faces: Sequence[dict[str, Any]],
+    fingerprint: str,
     timings: Timings,
 ) -> dict[str, Any]:
     """What is told of a result, in JSON types."""
     first = plan.passes[0]
     return {
         "engine": enlarger.__version__,
+        "fingerprint": fingerprint or None,
         "model": plan.model.name,
         "weights_sha256": weights_sha256,
         "runtime": plan.runtime,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from enlarger.engine.geometry import Size
 from enlarger.engine.pictures import codec, encoding
-from enlarger.errors import EnlargerError, InvalidOption, PictureTooLarge
+from enlarger.errors import Cancelled, EnlargerError, InvalidOption, PictureTooLarge
 
 WRITTEN = ("png", "jpeg", "webp", "avif", "tiff")
 
@@ -222,6 +222,21 @@ def test_a_large_tiff_is_tiled_and_a_huge_one_counts_in_64_bits(
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EnlargerError, match="cannot write"):
         codec.encode(noise(3), tmp_path / "no" / "folder.png", codec.Encoding(format="png"))
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])
+def test_a_file_that_nobody_wants_any_more_is_not_written_to_its_end(tmp_path: Path, format: str) -> None:
+    pixels = noise(3, height=600, width=500)
+    asked: list[int] = []
+    codec.encode(pixels, tmp_path / "whole", codec.Encoding(format=format), lambda: asked.append(1) or False)
+    whole = len(asked)
+    with pytest.raises(Cancelled):
+        codec.encode(
+            pixels, tmp_path / "part", codec.Encoding(format=format), lambda: asked.append(1) or True
+        )
+    assert len(asked) - whole < whole
+    codec.encode(pixels, tmp_path / "again", codec.Encoding(format=format))
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_results_follow_their_input_or_lose_nothing_of_it() -> None:

@@ -14,7 +14,7 @@ from enlarger.engine.faces.yunet import YuNet
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.cards import face_models
 from enlarger.engine.networks.catalogue import FACE_DETECTOR, FACE_MASK, FACE_MODELS, FaceModelSpec
-from enlarger.engine.networks.weights import is_present, load_onnx, load_weights
+from enlarger.engine.networks.weights import is_present, load_onnx, load_weights, weights_sha256
 from enlarger.engine.runtime import Runtime, Session, precision_for
 
 
@@ -42,6 +42,11 @@ class FaceLoader:
     def has_own_restorer(self) -> bool:
         return self._own_restorer is not None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether what the program brings has a hand in the result."""
+        return self._own_detector is not None or self._own_restorer is not None
+
     def has_mask(self) -> bool:
         """Whether the network that tells a face from its surroundings is on this machine."""
         return is_present(FACE_MODELS[FACE_MASK], self._weights_dir)
@@ -68,6 +73,22 @@ class FaceLoader:
             weights_sha256=sha256,
             precision=lambda: restorer.precision,
         )
+
+    def weights_sha256(self, model: str, *, is_aligned: bool) -> dict[str, str]:
+        """Of every network of `tools`, by model, as it is loaded or would be. Raises ModelUnavailable."""
+        found: dict[str, str] = {}
+        if not is_aligned and self._own_detector is None:
+            found[FACE_DETECTOR] = weights_sha256(FACE_MODELS[FACE_DETECTOR], self._weights_dir)
+        if not is_aligned and self.has_mask():
+            found[FACE_MASK] = weights_sha256(FACE_MODELS[FACE_MASK], self._weights_dir)
+        if self._own_restorer is None:
+            loaded = self._restorer
+            found[model] = (
+                loaded[2]
+                if loaded and loaded[0][0] == model
+                else weights_sha256(self.restorers()[model], self._weights_dir)
+            )
+        return found
 
     def forget(self) -> None:
         self._detector = self._restorer = self._masker = None

@@ -45,6 +45,7 @@ __all__ = [
     "pull_weights",
     "remove_weights",
     "verify_weights",
+    "weights_sha256",
 ]
 
 Place = Literal["package", "pulled", "imported", "missing"]
@@ -103,6 +104,15 @@ def load_weights(spec: AnyModel, weights_dir: Path | None = None, denoise: float
         for name, tensor in removing.tensors.items()
     }
     return LoadedWeights(tensors=mixed, sha256=f"{removing.sha256}+{keeping.sha256}")
+
+
+def weights_sha256(spec: AnyModel, weights_dir: Path | None = None, denoise: float = 1.0) -> str:
+    """What `load_weights` would name as the sha256, from the catalogue: no file is read. Raises ModelUnavailable."""
+    folder = weights_dir or default_weights_dir()
+    mixed = [spec.files] if denoise > 0.0 or not isinstance(spec, ModelSpec) else []
+    if denoise < 1.0 and isinstance(spec, ModelSpec):
+        mixed.append(spec.denoise_files)
+    return "+".join(_located(spec, files, folder)[1].sha256 for files in mixed)
 
 
 def load_onnx(spec: AnyModel, weights_dir: Path | None = None) -> bytes:

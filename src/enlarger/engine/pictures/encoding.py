@@ -17,7 +17,7 @@ from enlarger.engine.pictures.formats import FORMATS, Format, check_fits, check_
 from enlarger.engine.pictures.metadata import Carried, carried
 from enlarger.engine.pictures.picture import Pixels
 from enlarger.engine.pictures.vips import VipsImage, with_blob
-from enlarger.errors import EnlargerError, InvalidOption
+from enlarger.errors import Cancelled, EnlargerError, InvalidOption
 
 Saver = Callable[..., Any]
 
@@ -51,15 +51,18 @@ class Encoding:
     """Colour behind transparency, in the picture's own colour space."""
 
 
-def encode(pixels: Pixels, target: Path, encoding: Encoding) -> tuple[str, ...]:
+def encode(
+    pixels: Pixels, target: Path, encoding: Encoding, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
     """Write (h, w, 1..4) uint8 or uint16 with straight alpha to the file `target`.
 
-    Returns a sentence for each thing the format could not hold. Raises PictureTooLarge, InvalidOption.
+    Returns a sentence for each thing the format could not hold. Raises PictureTooLarge, InvalidOption, and Cancelled
+    where `cancelled()`, asked again and again, says yes.
     """
     row = _checked(pixels, encoding)
     image, notes = _fitted(vips.from_pixels(pixels), pixels, row, encoding)
     image, keep, kept = _with_metadata(image, Size(image.width, image.height), row, encoding)
-    _write(lambda: _SAVERS[row.name](image, encoding)(str(target), keep=keep), target)
+    _write(image, row, target, encoding, keep, cancelled)
     if row.name == "tiff" and kept.exif:  # libvips does not write it there
         with target.open("r+b") as file:
             add_exif(file, kept.exif)
@@ -67,7 +70,12 @@ def encode(pixels: Pixels, target: Path, encoding: Encoding) -> tuple[str, ...]:
 
 
 def encode_animation(
-    frames: Sequence[Pixels], delays_ms: Sequence[int], loop: int, target: Path, encoding: Encoding
+    frames: Sequence[Pixels],
+    delays_ms: Sequence[int],
+    loop: int,
+    target: Path,
+    encoding: Encoding,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[str, ...]:
     """Write frames of one shape, all in memory, as an animation that is played `loop` times, 0 for ever.
 
@@ -83,7 +91,7 @@ def encode_animation(
     roll = pyvips.Image.arrayjoin([image for image, _ in fitted], across=1)
     timed = vips.with_timing(roll, size.height, tuple(delays_ms), loop)
     image, keep, kept = _with_metadata(timed, size, row, encoding)
-    _write(lambda: _SAVERS[row.name](image, encoding)(str(target), keep=keep), target)
+    _write(image, row, target, encoding, keep, cancelled)
     coarse = row.name == "gif" and any(delay % 10 for delay in delays_ms)
     timing = ("delays rounded to 10 ms, as gif counts them",) if coarse else ()
     return fitted[0][1] + kept.notes + timing
@@ -198,8 +206,12 @@ _SAVERS: dict[str, Callable[[VipsImage, Encoding], Saver]] = {
 }
 
 
-def _write(save: Callable[[], Any], target: Path) -> None:
+def _write(
+    image: VipsImage, row: Format, target: Path, encoding: Encoding, keep: int, cancelled: Callable[[], bool]
+) -> None:
     try:
-        save()
+        _SAVERS[row.name](vips.stoppable(image, cancelled), encoding)(str(target), keep=keep)
     except pyvips.Error as error:
+        if cancelled():
+            raise Cancelled("the work was cancelled") from error
         raise EnlargerError(f"cannot write {target}: {vips.reason(error)}") from error

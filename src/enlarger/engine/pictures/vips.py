@@ -88,6 +88,19 @@ def with_timing(image: VipsImage, page_height: int, delays_ms: tuple[int, ...], 
     return image
 
 
+def stoppable(image: VipsImage, cancelled: Callable[[], bool]) -> VipsImage:
+    """A copy of the image that ends with an error while it is computed, once `cancelled()` says yes."""
+
+    def computed_a_part(evaluated: VipsImage, progress: object) -> None:
+        del progress
+        evaluated.set_kill(cancelled())
+
+    image = image.copy()
+    image.set_progress(True)
+    image.signal_connect("eval", computed_a_part)
+    return image
+
+
 def wrapped(call: Callable[[], Any]) -> Any:
     """What `call` returns; the error of a damaged file becomes InvalidPicture."""
     try:
