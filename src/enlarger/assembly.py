@@ -5,7 +5,6 @@ With `drivers` and `bootstrap` the composition root: only these name concrete cl
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -17,7 +16,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import version
-from typing import Protocol
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -55,6 +53,7 @@ from enlarger.jobs.viewer import Viewer
 from enlarger.jobs.webhooks import Sources, Webhooks
 from enlarger.jobs.weights import SharedDownloads, Weights
 from enlarger.jobs.worker import Worker
+from enlarger.loops import Loop, running, runs
 from enlarger.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,13 +67,6 @@ class Role(Enum):
     SERVE = "serve"
     API = "api"
     WORKER = "worker"
-
-
-class Loop(Protocol):
-    """Something that works beside the requests, from `run` until `stop`."""
-
-    async def run(self) -> None: ...
-    async def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +132,7 @@ async def assembled(settings: Settings, role: Role, outside: Outside) -> AsyncGe
         loops = _loops(ground, role, worker, webhooks)
         checks = {"database": _answers(store)}
         for name, loop in loops.items():
-            checks[name] = _runs(await stack.enter_async_context(_running(name, loop)))
+            checks[name] = runs(await stack.enter_async_context(running(name, loop)))
         viewer = Viewer(
             store=store,
             pyramids=await stack.enter_async_context(open_pyramids(ground.blobs, settings)),
@@ -334,33 +326,8 @@ async def _webhooks(ground: _Ground, service: Service, metrics: Metrics) -> Webh
     )
 
 
-@asynccontextmanager
-async def _running(name: str, loop: Loop) -> AsyncGenerator[asyncio.Task[None]]:
-    """A loop as a task. Its failure is logged and makes the service unready; requests go on."""
-
-    async def run() -> None:
-        try:
-            await loop.run()
-        except Exception:
-            log.exception("the loop of %s ended; start the server again", name)
-
-    task = asyncio.create_task(run(), name=name)
-    try:
-        yield task
-    finally:
-        await loop.stop()
-        await task
-
-
 def _answers(store: Store) -> Check:
     async def database_answers() -> bool:
         return await store.count_unfinished() >= 0
 
     return database_answers
-
-
-def _runs(task: asyncio.Task[None]) -> Check:
-    async def runs() -> bool:
-        return not task.done()
-
-    return runs

@@ -50,15 +50,16 @@ async def findings(settings: Settings) -> list[Finding]:
 
 
 def _on_database(settings: Settings, database: Database, clock: DatabaseClock) -> Checks:
-    checks: Checks = [("tables", lambda: _tables(database))]
+    checks: Checks = [("database", lambda: _database(database))]
+    if database.dialect != "sqlite":
+        checks += [("clock", lambda: _clock(clock)), ("news", lambda: _news(settings, database))]
+    checks += [("tables", lambda: _tables(database)), ("keys", lambda: _keys(Store(database)))]
     if database.dialect != "sqlite":
         checks += [
-            ("clock", lambda: _clock(clock)),
             ("queue", lambda: _queue(database)),
-            ("news", lambda: _news(settings, database)),
             ("workers", lambda: _workers(Fleet(database, clock))),
         ]
-    return [*checks, ("keys", lambda: _keys(Store(database)))]
+    return checks
 
 
 async def _found(subject: str, attempt: Callable[[], Awaitable[str]]) -> Finding:
@@ -67,7 +68,7 @@ async def _found(subject: str, attempt: Callable[[], Awaitable[str]]) -> Finding
     except (EnlargerError, _Wrong) as error:
         return Finding(subject, str(error), is_good=False)
     except Exception as error:  # noqa: BLE001 (it is what this command is for)
-        return Finding(subject, f"{type(error).__name__}: {error}", is_good=False)
+        return Finding(subject, f"{type(error).__name__}: {error}".splitlines()[0], is_good=False)
 
 
 async def _database(database: Database) -> str:

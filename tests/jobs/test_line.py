@@ -11,7 +11,8 @@ from sqlalchemy import event
 
 from enlarger.jobs.job import Job
 from enlarger.jobs.line import Line, Standing, seen
-from enlarger.jobs.store import Store, Waiting
+from enlarger.jobs.rows import Waiting
+from enlarger.jobs.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,8 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from enlarger.jobs.job import Job, State
-from enlarger.jobs.store import Store, Waiting
+from enlarger.jobs.rows import Waiting
+from enlarger.jobs.store import Store
 
 _FRESH_SECONDS = 1.0
 

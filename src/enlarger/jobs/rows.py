@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, literal_column
@@ -17,6 +17,18 @@ UNFINISHED: tuple[ColumnElement[str], ...] = tuple(
 """States for `in_`."""
 
 _KEY_FIELDS = tuple(spec.name for spec in fields(Key))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An unfinished job, as far as the line cares."""
+
+    id: str
+    in_work: bool
+    remaining_seconds: float
+    """Estimate of the device time it still takes."""
+    stage_seconds: float = 0.0
+    """Estimate of how long it waits before that."""
 
 
 def columns_of_job(job: Job) -> dict[str, Any]:

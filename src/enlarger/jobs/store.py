@@ -7,7 +7,7 @@ exists or the job has ended, so a worker that was thought dead cannot overwrite 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,22 +19,10 @@ from enlarger.jobs.database import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Data
 from enlarger.jobs.history import Asked, Used
 from enlarger.jobs.job import Job, Key, Output, State
 from enlarger.jobs.queue import Entries, Entry, NoQueue
-from enlarger.jobs.rows import columns_of_job, columns_of_key, job_of, key_of
+from enlarger.jobs.rows import Waiting, columns_of_job, columns_of_key, job_of, key_of
 from enlarger.jobs.writer import Work
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An unfinished job, as far as the line cares."""
-
-    id: str
-    in_work: bool
-    remaining_seconds: float
-    """Estimate of the device time it still takes."""
-    stage_seconds: float = 0.0
-    """Estimate of how long it waits before that."""
 
 
 _KEEP_SECRET = inserts_or_updates(tables.meta, lambda _: {"value": tables.meta.c.value})
