@@ -245,7 +245,8 @@ def test_client_that_polls_outlives_a_restart_of_the_server(launch: Callable[...
     told: list[dict[str, Any]] = []
 
     def work() -> None:
-        told.append(client.run_no_throw(MODEL, {"image": inline(png(96, 96))}, poll_interval=0.05))
+        fields = {"image": inline(png(96, 96)), **QUICK}
+        told.append(client.run_no_throw(MODEL, fields, poll_interval=0.05))
 
     waiting = threading.Thread(target=work)
     waiting.start()
