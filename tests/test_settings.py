@@ -21,6 +21,12 @@ def test_server_listens_to_this_machine_only_unless_told_otherwise() -> None:
     assert (settings.host, settings.port, settings.allow_private_networks) == ("127.0.0.1", 8000, ())
 
 
+def test_limits_are_those_that_the_vendor_s_users_expect() -> None:
+    settings = read_settings()
+    assert (settings.max_input_bytes, settings.max_inline_bytes) == (200_000_000, 64_000_000)
+    assert (settings.max_input_megapixels, settings.max_output_megapixels) == (64, 400)
+
+
 def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENLARGER_ALLOW_PRIVATE_NETWORKS", "127.0.0.0/8, fd00::/8 ,10.1.2.3")
     monkeypatch.setenv("ENLARGER_ALLOW_PORTS", "8080,9000")

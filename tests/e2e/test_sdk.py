@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.server
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 import wavespeed
@@ -18,6 +20,8 @@ from .conftest import DEADLINE_SECONDS, Server, eventually, inline, png
 
 MODEL = "wavespeed-ai/real-esrgan"
 QUICK = {"model": "realesr-animevideov3"}
+
+Psnr = Callable[[np.ndarray, np.ndarray], float]
 
 
 class Pictures(http.server.BaseHTTPRequestHandler):
@@ -57,13 +61,18 @@ def client(by_default: Server) -> wavespeed.Client:
 
 
 @pytest.fixture(scope="module")
-def fetching(launch: Callable[..., Server], pictures: str) -> wavespeed.Client:
-    """Of a server that may fetch from this machine, from the port of `pictures` only."""
-    return client_of(
-        launch(
-            ENLARGER_ALLOW_PRIVATE_NETWORKS="127.0.0.0/8", ENLARGER_ALLOW_PORTS=pictures.rpartition(":")[2]
-        )
-    )
+def nobody() -> Iterator[str]:
+    """An address at which nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def fetching(launch: Callable[..., Server], pictures: str, nobody: str) -> wavespeed.Client:
+    """Of a server that may fetch from this machine, from the ports of `pictures` and `nobody` only."""
+    ports = ",".join(site.rpartition(":")[2] for site in (pictures, nobody))
+    return client_of(launch(ENLARGER_ALLOW_PRIVATE_NETWORKS="127.0.0.0/8", ENLARGER_ALLOW_PORTS=ports))
 
 
 def client_of(server: Server) -> wavespeed.Client:
@@ -103,6 +112,41 @@ def test_run_returns_a_link_to_a_picture_of_the_right_size(
     # A picture of one colour stays that colour.
     middle = large.getpixel((size[0] // 2, size[1] // 2))
     assert middle == pytest.approx((200, 80, 40), abs=8)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("side", [16, 32])
+@pytest.mark.parametrize("model", ["RealESRGAN_x4plus", "RealESRGAN_x4plus_anime_6B"])
+def test_run_in_f32_gives_the_official_result(
+    model: str, side: int, client: wavespeed.Client, goldens: Path, psnr: Psnr
+) -> None:
+    image = inline((goldens / f"input-{side}x{side}.png").read_bytes())
+    pixels, golden = (
+        pixels_of(run(client, image=image, model=model, precision="f32")),
+        official(goldens, model, side),
+    )
+    assert psnr(pixels, golden) >= 57
+    assert np.abs(pixels.astype(int) - golden).max() <= 4
+
+
+@pytest.mark.shared
+def test_run_without_a_field_of_ours_gives_the_official_result_of_x4plus(
+    client: wavespeed.Client, goldens: Path, psnr: Psnr
+) -> None:
+    output = run(client, image=inline((goldens / "input-32x32.png").read_bytes()))
+    assert output.endswith(".png")
+    # In whatever precision suits this machine.
+    assert psnr(pixels_of(output), official(goldens, "RealESRGAN_x4plus", 32)) >= 48
+
+
+def pixels_of(output: str) -> np.ndarray:
+    with Image.open(io.BytesIO(requests.get(output, timeout=30).content)) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def official(goldens: Path, model: str, side: int) -> np.ndarray:
+    return np.asarray(Image.open(goldens / f"{model}-{side}x{side}.png").convert("RGB"))
 
 
 def test_picture_is_fetched_from_its_url(fetching: wavespeed.Client, pictures: str) -> None:
@@ -201,7 +245,8 @@ def test_client_that_polls_outlives_a_restart_of_the_server(launch: Callable[...
     told: list[dict[str, Any]] = []
 
     def work() -> None:
-        told.append(client.run_no_throw(MODEL, {"image": inline(png(96, 96))}, poll_interval=0.05))
+        fields = {"image": inline(png(96, 96)), **QUICK}
+        told.append(client.run_no_throw(MODEL, fields, poll_interval=0.05))
 
     waiting = threading.Thread(target=work)
     waiting.start()
@@ -225,8 +270,11 @@ def test_undecodable_picture_fails_for_good(client: wavespeed.Client) -> None:
     assert prediction["error"] in told
 
 
-def test_unreachable_url_says_so_and_is_not_tried_again(fetching: wavespeed.Client, pictures: str) -> None:
-    told, prediction = failure(fetching, image=f"{pictures}/no-such-photo.png")
+@pytest.mark.parametrize("site", ["pictures", "nobody"])
+def test_unreachable_url_says_so_and_is_not_tried_again(
+    fetching: wavespeed.Client, site: str, request: pytest.FixtureRequest
+) -> None:
+    told, prediction = failure(fetching, image=f"{request.getfixturevalue(site)}/no-such-photo.png")
     assert prediction["code"] == 1402
     # Words at which the vendor's clients submit the job once more.
     words = prediction["error"].lower()

@@ -53,14 +53,3 @@ def encoded() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return encode
-
-
-@pytest.fixture(scope="session")
-def psnr() -> Callable[[np.ndarray, np.ndarray], float]:
-    """psnr(a, b) of two 8-bit pictures, in dB."""
-
-    def measure(a: np.ndarray, b: np.ndarray) -> float:
-        error = np.square(a.astype(float) - b).mean()
-        return float(10 * np.log10(255**2 / error)) if error else float("inf")
-
-    return measure

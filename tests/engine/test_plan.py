@@ -46,8 +46,10 @@ def test_the_plan_is_a_pure_function():
     assert plan(2560, 1440, scale=2.5) == plan(2560, 1440, scale=2.5)
 
 
-def test_a_picture_of_1440p_computes_at_most_1_4_times_its_pixels():
-    found = plan(2560, 1440)
+@pytest.mark.parametrize("tile_mode", ["fast", "exact"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_picture_of_1440p_computes_at_most_1_4_times_its_pixels(model, tile_mode):
+    found = plan(2560, 1440, model=model, tile_mode=tile_mode)
     assert found.work_ratio <= 1.4
     assert found.memory_bytes <= 2.5 * 2**30
 

