@@ -172,6 +172,7 @@ class Engine:
             loop=source.loop if isinstance(source, Animation) else 0,
             encoding=encoding,
             report=report,
+            follows_name=options.output_format == "auto",
         )
 
     def close(self) -> None:
