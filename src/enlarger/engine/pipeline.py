@@ -101,13 +101,13 @@ class Engine:
                 precisions=gfpgan.NET.precisions,
             ),
         )
-        plan = make_plan(
-            subject if isinstance(subject, Subject) else Subject(size=Size(*subject)),
-            options,
-            models=models(self._weights_dir),
-            limits=self._limits,
-            ability=ability,
-        )
+        described = subject if isinstance(subject, Subject) else Subject(size=Size(*subject))
+
+        def planned(options: Options) -> Plan:
+            known = models(self._weights_dir)
+            return make_plan(described, options, models=known, limits=self._limits, ability=ability)
+
+        plan = planned(options)
         if options.output_format != "auto":
             codec.check_fits(plan.size, options.output_format)
             codec.check_holds(options.output_format, lossless=options.lossless, bit_depth=options.bit_depth)
@@ -117,7 +117,9 @@ class Engine:
         note = (
             f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
         )
-        return replace(plan, precision=pinned, notes=(*plan.notes, note))
+        # Planned anew: another precision may mean another runtime, and windows of another size.
+        again = planned(replace(options, model=plan.model.name, precision=pinned))
+        return replace(again, notes=(*plan.notes, note))
 
     def upscale(
         self, picture: Picture | Animation | bytes, options: Options, *, watch: Watch | None = None
