@@ -160,6 +160,7 @@ def test_a_sixteen_bit_ramp_keeps_its_steps_and_follows_the_f32_network(engine, 
     # 252 steps of a fine 16-bit ramp: bf16 would leave 18 of them.
     values = (20_000 + 40 * np.arange(252)).astype(np.uint16)
     ramp = np.tile(values[None, :, None], (24, 1, 3))
+    ramp[:, :, 2] += 900  # a colour: gray would be one channel
     result = engine.upscale(png16(ramp, tmp_path), Options(model=COMPACT.name, scale=1))
     assert result.pixels.dtype == np.uint16
     assert result.report["precision"] == "f32"

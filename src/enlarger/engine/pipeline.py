@@ -163,7 +163,10 @@ class Engine:
             device=self._device.name,
             weights_sha256=weights_sha256,
             precision=done[-1].precision,
-            conversions=[note for frame in frames for note in frame.notes],
+            conversions=[
+                *(note for frame in frames for note in frame.notes),
+                *(note for enlarged in done for note in enlarged.conversions),
+            ],
             fallbacks=[note for enlarged in done for note in enlarged.fallbacks],
             faces=faces,
             timings=timings,
