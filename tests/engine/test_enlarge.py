@@ -193,7 +193,7 @@ def test_flat_colour_survives_within_one_level_under_the_colour_lock(engine, col
     assert np.abs(off).max() <= 2
 
 
-@pytest.mark.parametrize("colour", [(128, 128, 128), (20, 60, 200)])
+@pytest.mark.parametrize("colour", [(128, 128, 128), (230, 180, 150), (20, 60, 200)])
 def test_the_default_network_shifts_flat_colour_and_the_lock_takes_that_back(engine, colour):
     free, locked = (
         np.abs(

@@ -204,8 +204,20 @@ def test_cancelling_stops_before_the_next_tile(compact, scene):
 # Through a whole engine
 
 
+def no_numbers_at_two(call, stage, result):
+    return np.where(call == 2, np.float32("nan"), result)
+
+
+def no_memory_at_one(call, stage, result):
+    if call == 1:
+        raise OutOfMemory("injected")
+    return result
+
+
 class Unsound:
     """The reference runtime; in bf16 its second call gives values that are no numbers."""
+
+    fault = staticmethod(no_numbers_at_two)
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -219,19 +231,11 @@ class Unsound:
         session = NumPy().open_session(net, hyper, weights, precision=precision, threads=threads)
         return session if precision == "f32" else Faulty(session, self.fault, precision)
 
-    @staticmethod
-    def fault(call: int, stage: str, result: Array) -> Array:
-        return np.where(call == 2, np.float32("nan"), result)
-
 
 class Short(Unsound):
     """The same with too little memory for its first tile."""
 
-    @staticmethod
-    def fault(call: int, stage: str, result: Array) -> Array:
-        if call == 1:
-            raise OutOfMemory("injected")
-        return result
+    fault = staticmethod(no_memory_at_one)
 
 
 @pytest.fixture
