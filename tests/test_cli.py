@@ -148,6 +148,8 @@ def test_it_refuses_to_overwrite_its_input(run: Run, photo: Path, tmp_path: Path
         (("none.png",), "cannot read none.png"),
         (("text.png",), "this is not a png, jpeg, webp, "),
         (("photo.png", "-o", "none/out.png"), "cannot write none/out.png"),
+        # Where the result cannot lie is told first: reading and computing would be in vain.
+        (("text.png", "-o", "none/out.png"), "cannot write none/out.png"),
     ],
 )
 @pytest.mark.usefixtures("photo")

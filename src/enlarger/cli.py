@@ -79,6 +79,8 @@ def upscale(
     if output is not None and (by_name := format_of(output)) is not None:
         options["output_format"] = by_name
     chosen = Options(**options)
+    if output is not None:
+        _check_target(output, file)  # before the work, which may be long
     data = _read(file)
     with _progress_bar(quiet=json_report) as finished:
         engine = Engine(device=device, threads=threads, weights_dir=weights_dir)
@@ -86,7 +88,8 @@ def upscale(
     target = output or file.with_name(
         f"{file.stem}-{result.size.width}x{result.size.height}.{_extension(result.format)}"
     )
-    _save(result, target, file)
+    _check_target(target, file)
+    result.save(target)
     if json_report:
         print(json.dumps({"file": str(target), **result.report}))
     else:
@@ -262,14 +265,13 @@ def _read(file: Path) -> bytes:
         raise InvalidOption(f"cannot read {file}: {error.strerror}", "file") from error
 
 
-def _save(result: Any, target: Path, source: Path) -> None:
+def _check_target(target: Path, source: Path) -> None:
     if target.resolve() == source.resolve():
         raise InvalidOption(
             f"the result would overwrite its input {source}; give another name with -o", "output"
         )
     if not target.parent.is_dir():
         raise InvalidOption(f"cannot write {target}: the folder does not exist", "output")
-    result.save(target)
 
 
 def _told(report: dict[str, Any]) -> str:

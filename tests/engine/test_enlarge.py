@@ -160,6 +160,7 @@ def test_a_sixteen_bit_ramp_keeps_its_steps_and_follows_the_f32_network(engine, 
     # 252 steps of a fine 16-bit ramp: bf16 would leave 18 of them.
     values = (20_000 + 40 * np.arange(252)).astype(np.uint16)
     ramp = np.tile(values[None, :, None], (24, 1, 3))
+    ramp[:, :, 2] += 900  # a colour: gray would be one channel
     result = engine.upscale(png16(ramp, tmp_path), Options(model=COMPACT.name, scale=1))
     assert result.pixels.dtype == np.uint16
     assert result.report["precision"] == "f32"
@@ -192,7 +193,7 @@ def test_flat_colour_survives_within_one_level_under_the_colour_lock(engine, col
     assert np.abs(off).max() <= 2
 
 
-@pytest.mark.parametrize("colour", [(128, 128, 128), (20, 60, 200)])
+@pytest.mark.parametrize("colour", [(128, 128, 128), (230, 180, 150), (20, 60, 200)])
 def test_the_default_network_shifts_flat_colour_and_the_lock_takes_that_back(engine, colour):
     free, locked = (
         np.abs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,13 @@ import pytest
 from enlarger.engine.geometry import Size, plan_tiles
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import MODELS, ModelSpec
-from enlarger.engine.networks.ops import Array
+from enlarger.engine.networks.ops import Array, Hyper, Net, Weights
 from enlarger.engine.networks.weights import load_weights
+from enlarger.engine.options import Options
 from enlarger.engine.pictures.picture import Picture, open_canvas
-from enlarger.engine.runtime import Session, open_runtime
+from enlarger.engine.pipeline import Engine
+from enlarger.engine.runtime import RUNTIMES, RuntimeRow, Session, open_runtime
+from enlarger.engine.runtime.numpy import NumPy
 from enlarger.engine.tiles import Outcome, Pass, Tile, Watch, run_tiles
 from enlarger.errors import Cancelled, NumericFault, OutOfMemory
 
@@ -196,3 +199,94 @@ def test_cancelling_stops_before_the_next_tile(compact, scene):
     with pytest.raises(Cancelled):
         run(COMPACT, counting, scene(150, 110), max_pixels=6000, watch=watch)
     assert counting.calls == 2
+
+
+# Through a whole engine
+
+
+def no_numbers_at_two(call, stage, result):
+    return np.where(call == 2, np.float32("nan"), result)
+
+
+def no_memory_at_one(call, stage, result):
+    if call == 1:
+        raise OutOfMemory("injected")
+    return result
+
+
+class Unsound:
+    """The reference runtime; in bf16 its second call gives values that are no numbers."""
+
+    fault = staticmethod(no_numbers_at_two)
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def precisions(self) -> tuple[str, ...]:
+        return ("bf16", "f32")
+
+    def open_session(
+        self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
+    ) -> Session:
+        session = NumPy().open_session(net, hyper, weights, precision=precision, threads=threads)
+        return session if precision == "f32" else Faulty(session, self.fault, precision)
+
+
+class Short(Unsound):
+    """The same with too little memory for its first tile."""
+
+    fault = staticmethod(no_memory_at_one)
+
+
+@pytest.fixture
+def engine_of(monkeypatch):
+    """engine_of(class of a runtime, or its name, pixels of a tile) → an engine."""
+
+    def made(runtime: type | str, max_tile_pixels: int = 1600) -> Engine:
+        if not isinstance(runtime, str):
+            row = RuntimeRow(
+                module=__name__, cls=runtime.__name__, kinds=("cpu",), package="numpy", install=""
+            )
+            monkeypatch.setitem(RUNTIMES, runtime.__name__, row)
+            runtime = runtime.__name__
+        return Engine(runtime=runtime, max_tile_pixels=max_tile_pixels)
+
+    return made
+
+
+def test_a_device_that_gave_no_numbers_computes_that_model_in_f32_from_then_on(engine_of, scene):
+    picture, options = Picture.from_array(scene(60, 40)), Options(model=COMPACT.name)
+    unsound = engine_of(Unsound)
+    assert unsound.plan(picture.size, options).precision == "bf16"
+    first, second = (unsound.upscale(picture, options) for _ in range(2))
+    assert first.report["tiles"] == 2, "the fault is put into the second"
+    assert (first.report["precision"], second.report["precision"]) == ("f32", "f32")
+    assert len(first.report["fallbacks"]) == 1
+    assert "no numbers in bf16" in first.report["fallbacks"][0]
+    assert second.report["fallbacks"] == []
+    assert any("an earlier picture" in note for note in second.report["choices"])
+    sound = engine_of("numpy").upscale(picture, Options(model=COMPACT.name, precision="f32"))
+    assert np.array_equal(second.pixels, sound.pixels)
+
+
+def test_what_is_planned_after_such_a_fault_is_the_plan_of_f32(engine_of, scene):
+    options = Options(model=COMPACT.name)
+    unsound = engine_of(Unsound)
+    size = Size(60, 40)
+    before = unsound.plan(size, options)
+    unsound.upscale(Picture.from_array(scene(*size)), options)
+    asked = engine_of(Unsound).plan(size, Options(model=COMPACT.name, precision="f32"))
+    found = unsound.plan(size, options)
+    assert replace(found, notes=(), seconds=0) == replace(asked, notes=(), seconds=0)
+    assert found.memory_bytes > before.memory_bytes
+    # It was that model, not the device as a whole.
+    assert unsound.plan(size, Options(model=ANIME.name)).precision == "bf16"
+
+
+def test_the_report_names_a_tile_that_was_cut_for_want_of_memory(engine_of, scene):
+    picture = Picture.from_array(scene(70, 66))
+    options = Options(model=COMPACT.name, precision="bf16")
+    found, whole = (engine_of(kind, 10_000).upscale(picture, options) for kind in (Short, "numpy"))
+    assert np.array_equal(found.pixels, whole.pixels)
+    assert ["too little memory" in note for note in found.report["fallbacks"]] == [True]
+    assert found.report["precision"] == whole.report["precision"]

@@ -100,11 +100,72 @@ def test_an_even_alpha_stays_even(level: int, engine: Engine, scene: Scene) -> N
 
 
 def test_a_gray_picture_is_the_luma_of_its_rgb_copy(engine: Engine, scene: Scene) -> None:
-    gray = scene(40, 30, 1)
+    gray = scene(60, 40, 1)
     one = engine.upscale(Picture.from_array(gray), quick()).pixels[:, :, 0]
-    three = engine.upscale(Picture.from_array(gray.repeat(3, axis=2)), quick()).pixels
+    copy = gray.repeat(3, axis=2)
+    copy[0, 0, 2] ^= 1  # one coloured pixel: without it the copy would be computed as gray too
+    three = engine.upscale(Picture.from_array(copy), quick()).pixels
     luma = np.asarray(Image.fromarray(three).convert("L"))
-    assert np.abs(one.astype(int) - luma).max() <= 1
+    reach = 4 * MODELS[COMPACT].overlap_exact
+    assert np.ptp(three.astype(int), axis=2).max() > 0
+    assert np.abs(one.astype(int) - luma)[reach:, reach:].max() <= 1
+
+
+GRAY_FILES = {
+    "png": ("PNG", "L", {}),
+    "png of gray and alpha": ("PNG", "LA", {}),
+    "png of two colours": ("PNG", "1", {}),
+    "png with a palette": ("PNG", "P", {}),
+    "png of rgb": ("PNG", "RGB", {}),
+    "png of rgb and alpha": ("PNG", "RGBA", {}),
+    "jpeg": ("JPEG", "L", {"quality": 90}),
+    "jpeg of rgb": ("JPEG", "RGB", {"quality": 90}),
+    "webp": ("WEBP", "RGB", {"lossless": True}),
+    "lossy webp": ("WEBP", "RGB", {"quality": 90}),
+    "avif": ("AVIF", "L", {}),
+    "tiff": ("TIFF", "L", {}),
+    "tiff of rgb": ("TIFF", "RGB", {}),
+    "gif": ("GIF", "L", {}),
+    "bmp": ("BMP", "RGB", {}),
+}
+
+
+@pytest.mark.parametrize("name", GRAY_FILES)
+def test_gray_in_is_gray_out_exactly_in_every_format(
+    name: str, engine: Engine, scene: Scene, tmp_path: Path
+) -> None:
+    format, mode, how = GRAY_FILES[name]
+    file = BytesIO()
+    gray = Image.fromarray(scene(24, 18, 1)[:, :, 0])
+    gray.convert(mode).save(file, format, **how)
+    result = engine.upscale(file.getvalue(), quick(scale=1.5))
+    for written in ("png", "jpeg", "webp", "avif", "tiff", "gif"):
+        result.save(tmp_path / f"out.{written}")
+        with Image.open(tmp_path / f"out.{written}") as image:
+            pixels = np.asarray(image.convert("RGBA")).astype(int)
+        # The decoder of lossy WebP rounds gray to RGB within one level.
+        assert np.ptp(pixels[:, :, :3], axis=2).max() <= (written == "webp"), written
+    small = np.asarray(Image.fromarray(result.pixels[:, :, 0]).resize((24, 18), Image.Resampling.BOX))
+    assert np.corrcoef(small.ravel(), np.asarray(gray.convert(mode).convert("L")).ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_kept_as_rgb_is_what_one_channel_would_be(
+    channels: int, dtype: type, engine: Engine, scene: Scene
+) -> None:
+    gray = scene(30, 20, 1).astype(dtype)
+    alpha = [scene(30, 20, 1).astype(dtype)] if channels == 4 else []
+    for options in ({"scale": 2}, {"scale": 2.5, "strength": 0.6, "colour_lock": True}, {"strength": 0.0}):
+        one = engine.upscale(Picture.from_array(np.concatenate([gray, *alpha], 2)), quick(**options))
+        many = engine.upscale(Picture.from_array(np.concatenate([gray] * 3 + alpha, 2)), quick(**options))
+        assert many.pixels.dtype == dtype
+        for channel in range(3):
+            np.testing.assert_array_equal(many.pixels[:, :, channel], one.pixels[:, :, 0])
+        np.testing.assert_array_equal(many.pixels[:, :, 3:], one.pixels[:, :, 1:])
+        told = [note for note in many.report["conversions"] if "as gray" in note]
+        assert len(told) == (options.get("strength") != 0)
+        assert one.report["conversions"] == []
 
 
 def test_sixteen_bits_in_are_sixteen_bits_out(engine: Engine, scene: Scene) -> None:

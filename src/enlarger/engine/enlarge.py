@@ -29,8 +29,8 @@ from enlarger.engine.timing import Timings, timed
 FACE_TILE_PIXELS = 256 * 256
 """A face is cut into windows no larger than the picture's own, which fit into memory, or than this."""
 
-MIX_ROWS = 128
-"""Rows mixed at a time: floats exist for these only."""
+BAND_ROWS = 128
+"""Rows mixed or looked at at a time: only for these is there a copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +48,15 @@ class Means:
 class Enlarged:
     """`precision` is what the last tile was computed in; `fallbacks` say why, if that is not the plan's.
 
-    `faces` is what the report says of them, None where none were to be restored.
+    `faces` is what the report says of them, None where none were to be restored; `conversions` what it says of the
+    pixels.
     """
 
     pixels: Pixels
     precision: str
     fallbacks: tuple[str, ...]
     faces: dict[str, Any] | None = None
+    conversions: tuple[str, ...] = ()
 
 
 def pixels_to_run(plan: Plan, options: Options, *, has_alpha: bool) -> int:
@@ -76,6 +78,10 @@ def enlarge(
     run = _Run(plan, means, watch, timings)
     with timed(timings, "prepare"):
         source = _opaque(picture) if picture.has_alpha else picture
+        is_gray = (options.strength > 0 or plan.faces is not None) and _is_gray(source, picture.format)
+    if is_gray:  # a network would tint it
+        source = _channel_of(source, 1)
+        colour = open_canvas(plan.target.resized, 1, plan.depth, means.scratch)
     if options.strength > 0:
         run.enlarge_into(colour, source)
     else:
@@ -88,14 +94,22 @@ def enlarge(
         with timed(timings, "mix"):
             _mix(colour, source, options.strength, plan, means.scratch)
     faces = run.restore_into(colour, source, options) if plan.faces else None
+    if is_gray:
+        final.layer(0, picture.colours).array[:] = colour.array
     if picture.has_alpha:
         alpha = final.layer(picture.colours, picture.channels)
         if options.alpha == "network":
-            run.enlarge_into(alpha, _alpha_of(picture))
+            run.enlarge_into(alpha, _channel_of(picture, picture.colours))
         else:
             with timed(timings, "resize"):
-                resample(_alpha_of(picture).rows, picture.size, alpha)
-    return Enlarged(_middle(final.array, plan.target.output), run.precision, tuple(run.fallbacks), faces)
+                resample(_channel_of(picture, picture.colours).rows, picture.size, alpha)
+    return Enlarged(
+        pixels=_middle(final.array, plan.target.output),
+        precision=run.precision,
+        fallbacks=tuple(run.fallbacks),
+        faces=faces,
+        conversions=("computed as gray, as no pixel has a colour",) if is_gray else (),
+    )
 
 
 class _Run:
@@ -217,7 +231,8 @@ class _Run:
 def _resize_plainly(picture: Picture, source: Picture, colour: Canvas) -> None:
     """Resize without a network. At the same size every pixel stays, those under full transparency too."""
     shown = picture if picture.size == colour.size else source
-    resample(lambda top, bottom: shown.rows(top, bottom)[:, :, : shown.colours], shown.size, colour)
+    channels = colour.array.shape[2]
+    resample(lambda top, bottom: shown.rows(top, bottom)[:, :, :channels], shown.size, colour)
 
 
 def _mix(colour: Canvas, source: Picture, strength: float, plan: Plan, scratch: Path | None) -> None:
@@ -225,8 +240,8 @@ def _mix(colour: Canvas, source: Picture, strength: float, plan: Plan, scratch: 
     plain = open_canvas(colour.size, source.colours, plan.depth, scratch)
     resample(lambda top, bottom: source.rows(top, bottom)[:, :, : source.colours], source.size, plain)
     share, rest = np.float32(strength), np.float32(1.0 - strength)
-    for top in range(0, colour.size.height, MIX_ROWS):
-        bottom = min(colour.size.height, top + MIX_ROWS)
+    for top in range(0, colour.size.height, BAND_ROWS):
+        bottom = min(colour.size.height, top + BAND_ROWS)
         mixed = share * _linear(colour, top, bottom) + rest * _linear(plain, top, bottom)
         colour.write(top, 0, linear_to_srgb(np.asarray(mixed, np.float32)))
 
@@ -241,14 +256,26 @@ def _opaque(picture: Picture) -> Picture:
     return Picture.from_array(bleed(picture.rows(0, picture.size.height)))
 
 
-def _alpha_of(picture: Picture) -> Picture:
-    """The alpha of a picture as a gray picture."""
+def _is_gray(picture: Picture, format: str) -> bool:
+    """Whether all pixels of a picture in RGB are gray, as in files of a format that knows no gray."""
+    if picture.colours == 1:
+        return False
+    spread = 1 if format == "webp" else 0  # of the lossy form gray comes back as RGB within one level
+    for top in range(0, picture.size.height, BAND_ROWS):
+        band = picture.rows(top, min(picture.size.height, top + BAND_ROWS))[:, :, :3]
+        if np.ptp(band, axis=2).max() > spread:
+            return False
+    return True
+
+
+def _channel_of(picture: Picture, channel: int) -> Picture:
+    """One channel of a picture as a gray picture."""
     return Picture(
         size=picture.size,
         colours=1,
         has_alpha=False,
         depth=picture.depth,
-        rows=lambda top, bottom: picture.rows(top, bottom)[:, :, picture.colours :],
+        rows=lambda top, bottom: picture.rows(top, bottom)[:, :, channel : channel + 1],
     )
 
 

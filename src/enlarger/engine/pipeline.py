@@ -108,17 +108,25 @@ class Engine:
                 precisions=gfpgan.NET.precisions,
             ),
         )
-        plan = make_plan(
-            subject if isinstance(subject, Subject) else Subject(size=Size(*subject)),
-            options,
-            models=models(self._weights_dir),
-            limits=self._limits,
-            ability=ability,
-        )
+        described = subject if isinstance(subject, Subject) else Subject(size=Size(*subject))
+
+        def planned(options: Options) -> Plan:
+            known = models(self._weights_dir)
+            return make_plan(described, options, models=known, limits=self._limits, ability=ability)
+
+        plan = planned(options)
         if options.output_format != "auto":
             codec.check_fits(plan.size, options.output_format)
             codec.check_holds(options.output_format, lossless=options.lossless, bit_depth=options.bit_depth)
-        return self._as_pinned(plan)
+        pinned = self._pinned.get(plan.model.name, plan.precision)
+        if pinned == plan.precision:
+            return plan
+        note = (
+            f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
+        )
+        # Planned anew: another precision may mean another runtime, and windows of another size.
+        again = planned(replace(options, model=plan.model.name, precision=pinned))
+        return replace(again, notes=(*plan.notes, note))
 
     def upscale(
         self, picture: Picture | Animation | bytes, options: Options, *, watch: Watch | None = None
@@ -159,9 +167,10 @@ class Engine:
         options, frames, timings = work.options, work.frames, dict(work.timings)
         watch = watch or Watch()
         with self._turn:
-            plan = self._as_pinned(
-                work.plan
-            )  # a picture in between may have shown what this device cannot do
+            plan = work.plan
+            if self._pinned.get(plan.model.name, plan.precision) != plan.precision:
+                # A picture in between has shown what this device cannot do.
+                plan = self.plan(subject_of(work.source), options)
             with timed(timings, "load"):
                 tools = self._face_tools(plan, options)
                 session, loaded_sha256 = self._session(plan.model, plan.precision, options.denoise)
@@ -189,7 +198,10 @@ class Engine:
             device=self._device.name,
             weights_sha256=loaded_sha256,
             precision=done[-1].precision,
-            conversions=[note for frame in frames for note in frame.notes],
+            conversions=[
+                *(note for frame in frames for note in frame.notes),
+                *(note for enlarged in done for note in enlarged.conversions),
+            ],
             fallbacks=fallbacks,
             faces=faces,
             # Another run need not fall back in the same places.
@@ -202,6 +214,7 @@ class Engine:
             loop=work.source.loop if isinstance(work.source, Animation) else 0,
             encoding=work.encoding,
             report=report,
+            follows_name=options.output_format == "auto",
         )
 
     def close(self) -> None:
@@ -209,16 +222,6 @@ class Engine:
         with self._turn:
             self._sessions.clear()
             self._faces.forget()
-
-    def _as_pinned(self, plan: Plan) -> Plan:
-        """The plan in the precision that its model is computed in since values were no numbers."""
-        pinned = self._pinned.get(plan.model.name, plan.precision)
-        if pinned == plan.precision:
-            return plan
-        note = (
-            f"an earlier picture gave values that were no numbers in {plan.precision}: computed in {pinned}"
-        )
-        return replace(plan, precision=pinned, notes=(*plan.notes, note))
 
     def _fingerprint(self, work: Work, plan: Plan) -> str:
         """Of the result of `plan` with the weights that are loaded, or would be. Raises ModelUnavailable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Result:
     """Model and weights, precision, passes, tiles, conversions, fallbacks, timings; see docs/library.md."""
     delays_ms: tuple[int, ...] = ()
     loop: int = 0
+    follows_name: bool = False
+    """Whether the name of a file sets its format, as nobody asked for one; `encoding` is for names that tell none."""
 
     @property
     def pixels(self) -> Pixels:
@@ -38,20 +40,24 @@ class Result:
 
     @property
     def format(self) -> str:
+        """What it is written as where no name tells otherwise."""
         return self.encoding.format
 
     def save(self, path: Path | str, *, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Write the file, in the format of the options. Adds the time and any conversion to the report.
+        """Write the file. Adds the time and any conversion to the report.
 
-        Raises Cancelled soon after `cancelled()` says yes, and leaves a part of the file behind.
+        Its format is that of the options; where they leave it open that of the file's extension, or else the
+        natural partner of the input. Raises InvalidOption or PictureTooLarge where that format cannot hold it, and
+        Cancelled soon after `cancelled()` says yes, with a part of the file left behind.
         """
+        target = Path(path)
+        by_name = codec.format_of(target) if self.follows_name else None
+        encoding = replace(self.encoding, format=by_name) if by_name else self.encoding
         with timed(self.report["timings_ms"], "encode"):
             notes = (
-                codec.encode_animation(
-                    self.frames, self.delays_ms, self.loop, Path(path), self.encoding, cancelled
-                )
+                codec.encode_animation(self.frames, self.delays_ms, self.loop, target, encoding, cancelled)
                 if self.delays_ms
-                else codec.encode(self.pixels, Path(path), self.encoding, cancelled)
+                else codec.encode(self.pixels, target, encoding, cancelled)
             )
         conversions: list[str] = self.report["conversions"]
         conversions += [note for note in notes if note not in conversions]

@@ -167,7 +167,7 @@ class Attempt:
                     await self._run_on_device(device, ready)
                 target = folder / "result"
                 computed = await device.compute.encode(ready, target)
-                await self._finish(computed, target, ready)
+                await self._finish(computed, target)
 
     async def _check_route(self, ready: Ready) -> None:
         """Hand a large picture on to a worker that takes such, if this one does not."""
@@ -184,7 +184,7 @@ class Attempt:
     async def _had_before(self, ready: Ready) -> bool:
         """Finish with the result that the key has of the same computation, if there is one."""
         job, means = self._job, self._means
-        if not means.settings.reuse_results:
+        if not means.settings.reuse_results or not ready.fingerprint:
             return False
         oldest = means.clock() - means.settings.retention_days * DAY_SECONDS
         earlier = await means.store.result_like(job, ready.fingerprint, oldest)
@@ -199,7 +199,7 @@ class Attempt:
         except NotFound:
             return False  # deleted just now
         report: dict[str, Any] = {**earlier.report, "timings_ms": {}, "reused_from": earlier.id}
-        await self._end(replace(output, blob_key=key), report, ready, device_seconds=None)
+        await self._end(replace(output, blob_key=key), report, ready.fingerprint, device_seconds=None)
         return True
 
     @asynccontextmanager
@@ -235,7 +235,7 @@ class Attempt:
                 ) from error
             self._course.device_seconds = time.monotonic() - started_at
 
-    async def _finish(self, computed: Computed, target: Path, ready: Ready) -> None:
+    async def _finish(self, computed: Computed, target: Path) -> None:
         job, means = self._job, self._means
         output = Output(
             blob_key=f"outputs/{job.id}/{job.epoch}/1.{EXTENSIONS[computed.media_type]}",
@@ -249,12 +249,14 @@ class Attempt:
         if means.settings.nsfw_refuse:
             refuse_nsfw((output,), means.settings.nsfw_threshold)
         await self._store_result(output.blob_key, target)
-        await self._end(output, computed.report, ready, self._course.device_seconds)
+        # That of the report: what did not go as planned is not what this picture always gives.
+        fingerprint = str(computed.report.get("fingerprint", ""))
+        await self._end(output, computed.report, fingerprint, self._course.device_seconds)
         if means.settings.checkpoint_megapixels:
             await forget(means.blobs, job.id)
 
     async def _end(
-        self, output: Output, report: Mapping[str, Any], ready: Ready, device_seconds: float | None
+        self, output: Output, report: Mapping[str, Any], fingerprint: str, device_seconds: float | None
     ) -> None:
         """Record the result as soon as the database takes it: it cost more than the wait."""
         job, means = self._job, self._means
@@ -262,7 +264,7 @@ class Attempt:
         while True:
             try:
                 ended = await means.store.finish(
-                    job, (output,), report, compute_ms, means.clock(), device_seconds, ready.fingerprint
+                    job, (output,), report, compute_ms, means.clock(), device_seconds, fingerprint
                 )
                 break
             except Overloaded as error:

@@ -129,6 +129,16 @@ def test_timing_and_frames_survive_writing(tmp_path: Path, format: str) -> None:
         assert np.abs(seen.astype(int) - as_seen(given)).max() <= (0 if format == "webp" else 16)
 
 
+def test_an_animated_png_of_16_bits_is_read_with_8_and_says_so() -> None:
+    deep = (np.random.default_rng(6).integers(0, 256, (12, 10)) * 257).astype(np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(deep).save(file, "PNG", save_all=True, append_images=[Image.fromarray(deep[::-1])])
+    first, second = codec.decode_animation(file.getvalue()).frames
+    assert any("16 bits a sample read with 8" in note for note in first.notes)
+    assert np.abs(first.rows(0, 12)[:, :, 0].astype(int) - deep // 257).max() <= 1
+    assert np.array_equal(second.rows(0, 12), first.rows(0, 12)[::-1])
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_frames_that_are_alike_keep_their_time(tmp_path: Path, count: int) -> None:
     target = tmp_path / "result"

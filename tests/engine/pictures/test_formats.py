@@ -109,6 +109,18 @@ def test_tiff_samples_that_are_not_supported_are_named(dtype: type, name: str) -
         codec.probe(file.getvalue())
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_tiff_in_lab_is_refused_by_name_and_not_called_damaged(depth: type) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((4, 5, 3), depth), photometric="rgb", metadata=None)
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        at = tiff.pages.first.tags["PhotometricInterpretation"].valueoffset
+    data = bytearray(file.getvalue())
+    data[at] = 8  # CIE L*a*b* (TIFF 6.0, section 23)
+    with pytest.raises(UnsupportedFormat, match=r"(L\*a\*b\*|labs).*convert it to gray, RGB or CMYK"):
+        codec.probe(bytes(data))
+
+
 def test_the_first_page_of_a_tiff_is_taken_unless_another_is_chosen() -> None:
     pages = [np.full((3, 5), 10, np.uint8), np.full((7, 2), 20, np.uint8)]
     file = io.BytesIO()
@@ -180,8 +192,8 @@ def test_channels_beyond_alpha_are_dropped_and_said() -> None:
     assert any("1 extra channel" in note for note in picture.notes)
 
 
-def png_bomb() -> bytes:
-    data = bytearray(saved("PNG"))
+def png_bomb(**options: object) -> bytes:
+    data = bytearray(saved("PNG", **options))
     data[16:24] = struct.pack(">II", 60_000, 60_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
@@ -205,24 +217,39 @@ def tiff_bomb() -> bytes:
     return bytes(data)
 
 
+def lossless_webp_bomb() -> bytes:
+    data = bytearray(saved("WEBP", lossless=True))
+    at = data.index(b"VP8L") + 9  # behind the signature: width − 1 and height − 1 in 14 bits each, then flags
+    flags = int.from_bytes(data[at : at + 4], "little") >> 28 << 28
+    data[at : at + 4] = (flags | 16_382 << 14 | 16_382).to_bytes(4, "little")
+    return bytes(data)
+
+
+SIDE = 60_000
+WEBP_SIDE = 16_383  # as much as a WebP can say
 BOMBS: dict[str, Callable[[], bytes]] = {
     "png": png_bomb,
-    "jpeg": lambda: patched("JPEG", b"\xff\xc0", 5, struct.pack(">HH", 60_000, 60_000)),
-    "gif": lambda: patched("GIF", b",\0\0\0\0", 5, struct.pack("<HH", 60_000, 60_000)),
+    "apng": lambda: png_bomb(save_all=True, append_images=[Image.new("RGB", (6, 4), "red")]),
+    "jpeg": lambda: patched("JPEG", b"\xff\xc0", 5, struct.pack(">HH", SIDE, SIDE)),
+    "webp": lambda: patched("WEBP", b"\x9d\x01\x2a", 3, struct.pack("<HH", WEBP_SIDE, WEBP_SIDE)),
+    "webp, lossless": lossless_webp_bomb,
+    "avif": lambda: patched("AVIF", b"ispe", 8, struct.pack(">II", SIDE, SIDE)),
+    "gif": lambda: patched("GIF", b",\0\0\0\0", 5, struct.pack("<HH", SIDE, SIDE)),
     "tiff": tiff_bomb,
-    "bmp": lambda: patched("BMP", b"BM", 18, struct.pack("<ii", 60_000, 60_000)),
+    "bmp": lambda: patched("BMP", b"BM", 18, struct.pack("<ii", SIDE, SIDE)),
 }
 
 
 @pytest.mark.parametrize("format", BOMBS)
 def test_a_bomb_is_measured_or_refused_without_being_decoded(format: str) -> None:
     data = BOMBS[format]()
+    side = WEBP_SIDE if "webp" in format else SIDE
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if format == "bmp":
+    if format in ("bmp", "apng"):
         with pytest.raises(PictureTooLarge, match="60000×60000"):
             codec.probe(data)
     else:
-        assert codec.probe(data).size == codec.decode(data).size == Size(60_000, 60_000)
+        assert codec.probe(data).size == codec.decode(data).size == Size(side, side)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the pixels are 10 GB
 
 

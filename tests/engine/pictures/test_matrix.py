@@ -142,9 +142,8 @@ def tiff(mode: str, orientation: int, icc: bytes, **_: object) -> Written:
 
 def apng(mode: str, orientation: int, icc: bytes, **_: object) -> Written:
     image = PILLOW_IMAGES[mode]()
-    made = by_pillow(
-        "PNG", save_all=True, append_images=[image.point(lambda level: 255 - level)], duration=40
-    )
+    second = image.point(lambda level: (level + 1) % 9 if image.mode == "P" else 255 - level)
+    made = by_pillow("PNG", save_all=True, append_images=[second], duration=40)
     return Written(made(mode, orientation, icc).data, as_array(image, "RGBA"))
 
 
@@ -157,7 +156,7 @@ MAKERS = {
     "avif": Maker(("L", "RGB", "RGBA"), by_pillow("AVIF", quality=100, subsampling="4:4:4")),
     "gif": Maker(("L", "P", "P+transparency"), by_pillow("GIF"), oriented=False, profiled=False),
     "bmp": Maker(("1", "L", "P", "RGB"), by_pillow("BMP"), oriented=False, profiled=False),
-    "apng": Maker(("L", "RGB", "RGBA"), apng),
+    "apng": Maker(ALL, apng),
 }
 ROWS = [
     pytest.param(format, mode, orientation, id=f"{format}-{mode}-{orientation}")

@@ -20,6 +20,7 @@ from enlarger.errors import InvalidPicture, PictureTooLarge
 
 # How Pillow's modes are read; everything else it makes of these two formats is RGB.
 _MODES = {"1": "L", "L": "L", "LA": "RGBA", "RGBA": "RGBA"}
+_DEEP = ("I", "I;16", "I;16B")  # gray of 16 bits, which Pillow's own conversion would cut off at 255
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +76,7 @@ class Opened:
 
     def _composed(self, frame: int) -> Pixels:
         self.image.seek(self.first + frame)
-        whole = self.image.convert(self.mode)
+        whole = (_of_8_bits(self.image) if self.image.mode in _DEEP else self.image).convert(self.mode)
         if self.orientation in _UPRIGHT:
             whole = whole.transpose(_UPRIGHT[self.orientation])
         array = np.asarray(whole)
@@ -115,6 +116,16 @@ def wrapped(call: Callable[[], Any]) -> Any:
         return call()
     except _DAMAGED as error:
         raise InvalidPicture(f"the picture file is damaged or incomplete: {error}") from error
+
+
+def _of_8_bits(gray: Image.Image) -> Image.Image:
+    """Gray of 16 bits a sample, rounded to 8, its transparent level kept as transparency."""
+    deep = np.asarray(gray).astype(np.int64)
+    levels = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    clear = gray.info.get("transparency")
+    if not isinstance(clear, int):
+        return levels
+    return Image.merge("LA", (levels, Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8))))
 
 
 def _bmp_size(data: bytes) -> tuple[Size, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyvips
 
 from enlarger.engine.pictures.picture import Pixels
-from enlarger.errors import InvalidPicture
+from enlarger.errors import InvalidPicture, UnsupportedFormat
 
 VipsImage = Any  # pyvips makes its methods at run time and types metadata as a union of everything
 
@@ -106,6 +106,10 @@ def wrapped(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except pyvips.Error as error:
+        if "bad labq format" in str(error):  # what it says of a TIFF in L*a*b* with 8 bits a sample
+            raise UnsupportedFormat(
+                "TIFF pictures in L*a*b* are not supported; convert it to gray, RGB or CMYK"
+            ) from error
         raise InvalidPicture(f"the picture file is damaged or incomplete: {reason(error)}") from error
 
 
