@@ -47,6 +47,9 @@ _OUTLOOK = _outlook()
 """Built once: putting it together takes longer than SQLite takes to answer it."""
 
 
+_LOCK_KEY = select(tables.keys.c.id).where(tables.keys.c.id == bindparam("locked_id")).with_for_update()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The most unfinished work the server holds."""
@@ -154,6 +157,10 @@ def admit(
 
     Raises as `check` and `earlier`; nothing is written then.
     """
+    if connection.dialect.name != "sqlite":
+        # Submits of one key go one by one: each has to see the repetitions, the rate and the tag of the last.
+        # SQLite has one writer at a time as it is.
+        connection.execute(_LOCK_KEY, {"locked_id": key.id})
     if repeat and (found := earlier(connection, key, repeat, now)):
         return found
     seen = outlook(connection, key, _network(job))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from enlarger.drivers import opened_store
 from enlarger.errors import IdempotencyConflict, Overloaded, RateLimited
 from enlarger.jobs.admission import Limits, Repeat, fingerprint
 from enlarger.jobs.job import Job, Key, State
@@ -56,12 +57,11 @@ async def test_key_may_spend_a_minute_at_once_and_then_goes_on_at_its_rate(
 async def test_many_submits_at_once_spend_no_more_than_the_rate(
     store: Store, settings: Settings, new_job: NewJob, limited: Key
 ) -> None:
-    other = Store.open(settings.data_dir / "enlarger.sqlite")
-    results = await asyncio.gather(
-        *(admitted((store, other)[n % 2], new_job, limited, 1000.0) for n in range(12)),
-        return_exceptions=True,
-    )
-    await other.close()
+    async with opened_store(settings) as other:
+        results = await asyncio.gather(
+            *(admitted((store, other)[n % 2], new_job, limited, 1000.0) for n in range(12)),
+            return_exceptions=True,
+        )
     assert sum(isinstance(result, Job) for result in results) == 3
     assert sum(isinstance(result, RateLimited) for result in results) == 9
 
@@ -159,20 +159,19 @@ async def test_deleted_job_is_not_repeated(store: Store, new_job: NewJob, limite
     "limits", [Limits(max_jobs=1, max_seconds=1e9), Limits(max_jobs=9, max_seconds=10.0)]
 )
 async def test_refused_submit_charges_nothing(
-    store: Store, settings: Settings, new_job: NewJob, limited: Key, limits: Limits
+    store: Store, new_job: NewJob, limited: Key, limits: Limits
 ) -> None:
-    def written() -> list[Any]:
-        connection = sqlite3.connect(settings.data_dir / "enlarger.sqlite")
-        rows = connection.execute("SELECT arrival_at, fair_finish FROM keys").fetchall()
-        jobs = connection.execute("SELECT id FROM jobs").fetchall()
-        connection.close()
-        return [rows, jobs]
+    async def written() -> list[Any]:
+        asked = [text("SELECT arrival_at, fair_finish FROM keys"), text("SELECT id FROM jobs")]
+        return await store.database.read(
+            lambda connection: [connection.execute(query).fetchall() for query in asked]
+        )
 
     await store.admit(new_job(key_id=limited.id), limited, limits, None, 1.0)
-    before = written()
+    before = await written()
     with pytest.raises(Overloaded):
         await store.admit(new_job(key_id=limited.id), limited, limits, Repeat("once", "f"), 1.0)
-    assert written() == before
+    assert await written() == before
     with pytest.raises(Overloaded):
         await store.check_admission(limited, "", limits, 1.0)
 
@@ -181,7 +180,6 @@ async def test_admitted_job_is_on_the_disk(
     store: Store, settings: Settings, new_job: NewJob, limited: Key
 ) -> None:
     job = await admitted(store, new_job, limited, 5.0)
-    other = Store.open(settings.data_dir / "enlarger.sqlite")
-    assert await other.get(job.id) == job
-    await other.close()
+    async with opened_store(settings) as other:
+        assert await other.get(job.id) == job
     assert job == replace(job, state=State.CREATED, fair_tag=0.0, cost_seconds=10.0)
