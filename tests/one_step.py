@@ -63,7 +63,9 @@ class InSteps:
 
     async def encode(self, ready: Ready, target: Path) -> Any:
         (ready.folder / "made").rename(target)
-        return ready.made[0]
+        [made] = ready.made
+        made.report["fingerprint"] = ready.fingerprint
+        return made
 
 
 def make_worker(

@@ -24,6 +24,8 @@ _OLDEST_POSTGRES = 140_000
 _CLOCK_SECONDS = 60.0
 """S3 refuses requests from a clock that is 15 minutes wrong; long before that something is."""
 _HEARD_SECONDS = 5.0
+_RESTED_ON = ("database", "tables")
+"""Without these what comes after them cannot be tried."""
 
 Checks = list[tuple[str, Callable[[], Awaitable[str]]]]
 
@@ -37,11 +39,11 @@ async def findings(settings: Settings) -> list[Finding]:
     database = open_database(settings)
     clock = DatabaseClock(database)
     try:
-        found = [await _found("database", lambda: _database(database))]
-        if found[0].is_good:
-            found += [
-                await _found(name, attempt) for name, attempt in _on_database(settings, database, clock)
-            ]
+        found: list[Finding] = []
+        for name, attempt in _on_database(settings, database, clock):
+            found.append(await _found(name, attempt))
+            if not found[-1].is_good and name in _RESTED_ON:
+                break
         found.append(await _found("pictures", lambda: _pictures(settings)))
         found.append(await _found("weights", lambda: _weights(settings)))
         return found

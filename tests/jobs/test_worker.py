@@ -68,7 +68,7 @@ async def test_job_completes_with_its_result_described(
     async with blobs.local(output.blob_key) as path:
         assert path.read_bytes() == data
     assert (done.state, done.compute_starts, done.compute_ms) == (State.COMPLETED, 1, 12)
-    assert done.report == {"timings_ms": {"network": 12.4}}
+    assert done.report == {"timings_ms": {"network": 12.4}, "fingerprint": done.fingerprint}
 
 
 @pytest.mark.parametrize(
