@@ -243,6 +243,7 @@ def test_the_report_says_what_was_done(
         "choices": [],
         "conversions": [],
         "fallbacks": [],
+        "resumed": None,
     }
 
 

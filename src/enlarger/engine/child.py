@@ -85,9 +85,13 @@ class DeviceChild:
             link.prepared.discard(prepared.id)
             link.tell(Forget(prepared.id))
 
-    async def compute(self, prepared: Prepared, on_progress: OnProgress) -> None:
-        """Run the networks. Calls take turns, in the order they came; what is encoded or decoded does not count."""
-        request = Compute(id=next(self._ids), prepared=prepared.id)
+    async def compute(self, prepared: Prepared, on_progress: OnProgress, bands: Path | None = None) -> None:
+        """Run the networks. Calls take turns, in the order they came; what is encoded or decoded does not count.
+
+        `bands` is a folder: finished rows appear in it as files `*.band`, complete from the first moment, and those
+        that are there at the start, and fit, are not computed again.
+        """
+        request = Compute(id=next(self._ids), prepared=prepared.id, bands=bands)
         await self._link_of(prepared).asked(request, Computed, on_progress)
 
     async def encode(self, prepared: Prepared, target: Path) -> Finished:

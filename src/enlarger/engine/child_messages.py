@@ -49,6 +49,8 @@ class Compute:
 
     id: int
     prepared: int
+    bands: Path | None = None
+    """Folder of what is computed of it already, and for what will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class Prepared:
     """Of the result, if every tile goes as planned."""
     megapixels: float
     """Million pixels of the input, all frames together."""
+    can_resume: bool
+    """Whether `compute` saves bands of it, given a folder."""
     plan: dict[str, Any]
     """In JSON types; see `Plan.told`."""
 

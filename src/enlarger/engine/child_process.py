@@ -220,7 +220,8 @@ class _Bench:
         held = self._held(request.prepared)
         held.result = None
         started = time.time()
-        result = self._engine.compute(held.work, watch=Watch(finished=finished, cancelled=cancelled))
+        watch = Watch(finished=finished, cancelled=cancelled)
+        result = self._engine.compute(held.work, watch=watch, bands=request.bands)
         result.report["device_busy"] = [round(started, 3), round(time.time(), 3)]
         held.result = result
         return Computed()
@@ -275,6 +276,7 @@ def _prepared(request: Prepare, work: Work) -> Prepared:
         id=request.id,
         fingerprint=work.fingerprint,
         megapixels=work.input_pixels / 1e6,
+        can_resume=work.can_resume,
         plan=work.plan.told(),
     )
 

@@ -6,6 +6,7 @@ bleed ─▶ network × passes ─▶ resize ─▶ mix with a plain resize ─�
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from enlarger.engine.bands import Bands
 from enlarger.engine.colour_lock import lock_colour
 from enlarger.engine.faces.restoration import FaceRun, FaceTools, restore_faces
 from enlarger.engine.geometry import Size, plan_tiles
@@ -42,6 +44,8 @@ class Means:
     scratch: Path | None
     face_tools: FaceTools | None = None
     """Loaded where the plan restores faces."""
+    bands: Bands | None = None
+    """What there is of the colours already, and where the rest is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def enlarge(
         source = _channel_of(source, 1)
         colour = open_canvas(plan.target.resized, 1, plan.depth, means.scratch)
     if options.strength > 0:
-        run.enlarge_into(colour, source)
+        run.enlarge_into(colour, source, means.bands)
     else:
         with timed(timings, "resize"):
             _resize_plainly(picture, source, colour)
@@ -125,10 +129,10 @@ class _Run:
         self.precision = means.session.precision
         self.fallbacks: list[str] = []
 
-    def enlarge_into(self, canvas: Canvas, picture: Picture) -> None:
+    def enlarge_into(self, canvas: Canvas, picture: Picture, bands: Bands | None = None) -> None:
         """All passes over `picture`, then the resize to the size of `canvas`."""
         colours = canvas.array.shape[2]
-        for tiles in self._plan.passes:
+        for index, tiles in enumerate(self._plan.passes):
             scale = self._plan.model.scale
             size = Size(tiles.size.width * scale, tiles.size.height * scale)
             is_last = tiles is self._plan.passes[-1]
@@ -141,8 +145,12 @@ class _Run:
                 scale=scale,
                 plan=tiles,
             )
-            with timed(self._timings, "network"):
-                outcome = run_tiles(work, picture, native, self._watched(size, canvas.size))
+            if bands is None or self.fallbacks:
+                kept = nullcontext()
+            else:
+                kept = bands.of_pass(index, native, input_pixels=tiles.size.pixels, is_last=is_last)
+            with timed(self._timings, "network"), kept as pass_bands:
+                outcome = run_tiles(work, picture, native, self._watched(size, canvas.size), pass_bands)
             self.fallbacks += outcome.notes
             self._before += tiles.size.pixels
             picture = Picture.from_array(native.array)

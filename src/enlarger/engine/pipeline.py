@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from enlarger.engine import machine
+from enlarger.engine.bands import Bands
 from enlarger.engine.enlarge import Enlarged, Means, enlarge, pixels_to_run
 from enlarger.engine.faces.estimate import FaceAbility
 from enlarger.engine.faces.face import Detector, Restorer
@@ -162,10 +163,12 @@ class Engine:
         )
         return replace(work, fingerprint=self._fingerprint(work, plan))
 
-    def compute(self, work: Work, *, watch: Watch | None = None) -> Result:
-        """Upscale what was prepared. Raises the errors of `enlarger.errors`."""
-        options, frames, timings = work.options, work.frames, dict(work.timings)
-        watch = watch or Watch()
+    def compute(self, work: Work, *, watch: Watch | None = None, bands: Path | str | None = None) -> Result:
+        """Upscale what was prepared. Raises the errors of `enlarger.errors`.
+
+        `bands` is a folder for finished rows of a picture that can be resumed, and may hold those of an earlier run.
+        """
+        options, timings = work.options, dict(work.timings)
         with self._turn:
             plan = work.plan
             if self._pinned.get(plan.model.name, plan.precision) != plan.precision:
@@ -173,24 +176,13 @@ class Engine:
                 plan = self.plan(subject_of(work.source), options)
             with timed(timings, "load"):
                 tools = self._face_tools(plan, options)
-                session, loaded_sha256 = self._session(plan.model, plan.precision, options.denoise)
+                _, loaded_sha256 = self._session(plan.model, plan.precision, options.denoise)
             fingerprint = self._fingerprint(work, plan)
-            total = pixels_to_run(plan, options, has_alpha=frames[0].has_alpha)
-            done: list[Enlarged] = []
-            for index, frame in enumerate(frames):
-                means = Means(
-                    session=session,
-                    safe_session=lambda: self._session(plan.model, "f32", options.denoise)[0],
-                    scratch=self._scratch,
-                    face_tools=tools,
-                )
-                counted = _counted(watch, index * total, len(frames) * total)
-                done.append(enlarge(frame, plan, options, means, counted, timings))
-                if done[-1].precision != session.precision:
-                    self._pinned[plan.model.name] = done[-1].precision
-                    session, _ = self._session(plan.model, done[-1].precision, options.denoise)
+            kept = Bands(Path(bands), fingerprint) if bands and fingerprint and work.can_resume else None
+            done = self._enlarged(work, plan, tools, kept, watch or Watch(), timings)
             faces = [enlarged.faces for enlarged in done if enlarged.faces is not None]
-            self._learn(plan, len(frames), restored_count(faces), timings)
+            if kept is None or not kept.restored_rows:  # a part of the work teaches nothing of the whole
+                self._learn(plan, len(done), restored_count(faces), timings)
         fallbacks = [note for enlarged in done for note in enlarged.fallbacks]
         report = report_of(
             plan,
@@ -199,13 +191,14 @@ class Engine:
             weights_sha256=loaded_sha256,
             precision=done[-1].precision,
             conversions=[
-                *(note for frame in frames for note in frame.notes),
+                *(note for frame in work.frames for note in frame.notes),
                 *(note for enlarged in done for note in enlarged.conversions),
             ],
             fallbacks=fallbacks,
             faces=faces,
             # Another run need not fall back in the same places.
             fingerprint=fingerprint if not fallbacks else "",
+            resumed=kept.told() if kept is not None else None,
             timings=timings,
         )
         return Result(
@@ -216,6 +209,33 @@ class Engine:
             report=report,
             follows_name=options.output_format == "auto",
         )
+
+    def _enlarged(
+        self,
+        work: Work,
+        plan: Plan,
+        tools: FaceTools | None,
+        bands: Bands | None,
+        watch: Watch,
+        timings: Timings,
+    ) -> list[Enlarged]:
+        """Every frame. A precision that turns out not to hold is not used again, for later frames and later works."""
+        options, frames, precision = work.options, work.frames, plan.precision
+        total = pixels_to_run(plan, options, has_alpha=frames[0].has_alpha)
+        done: list[Enlarged] = []
+        for index, frame in enumerate(frames):
+            means = Means(
+                session=self._session(plan.model, precision, options.denoise)[0],
+                safe_session=lambda: self._session(plan.model, "f32", options.denoise)[0],
+                scratch=self._scratch,
+                face_tools=tools,
+                bands=bands,
+            )
+            counted = _counted(watch, index * total, len(frames) * total)
+            done.append(enlarge(frame, plan, options, means, counted, timings))
+            if done[-1].precision != precision:
+                precision = self._pinned[plan.model.name] = done[-1].precision
+        return done
 
     def close(self) -> None:
         """Forget the loaded models."""

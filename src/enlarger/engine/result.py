@@ -74,6 +74,7 @@ def report_of(
     fallbacks: Sequence[str],
     faces: Sequence[dict[str, Any]],
     fingerprint: str,
+    resumed: dict[str, Any] | None,
     timings: Timings,
 ) -> dict[str, Any]:
     """What is told of a result, in JSON types."""
@@ -101,6 +102,7 @@ def report_of(
         "choices": list(plan.notes),
         "conversions": list(dict.fromkeys(conversions)),
         "fallbacks": list(dict.fromkeys(fallbacks)),
+        "resumed": resumed,
         "timings_ms": timings,
     }
 

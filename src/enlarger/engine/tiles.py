@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from enlarger.engine.bands import PassBands
 from enlarger.engine.geometry import Size, Span, TilePlan, plan_tiles, strip_length, strips
 from enlarger.engine.networks.ops import Array, Net, Stage
 from enlarger.engine.pictures.picture import Canvas, Picture, Pixels
@@ -92,12 +93,15 @@ class _Window:
     row: Span
 
 
-def run_tiles(run: Pass, picture: Picture, canvas: Canvas, watch: Watch) -> Outcome:
+def run_tiles(
+    run: Pass, picture: Picture, canvas: Canvas, watch: Watch, bands: PassBands | None = None
+) -> Outcome:
     """Write the colour of `picture`, enlarged by the network, to `canvas` of `run.scale` times its size.
 
-    Raises Cancelled, OutOfMemory or NumericFault. Alpha is not touched.
+    What `bands` have of it is not computed, and what is computed they keep, up to the first fault: from there on
+    another run might go otherwise. Raises Cancelled, OutOfMemory or NumericFault. Alpha is not touched.
     """
-    return _TileRun(run, picture, canvas, watch).complete()
+    return _TileRun(run, picture, canvas, watch).complete(bands)
 
 
 class _TileRun:
@@ -113,13 +117,22 @@ class _TileRun:
         self._done = 0
         self._step = run.scale * run.plan.unit  # output pixels a unit
 
-    def complete(self) -> Outcome:
-        unit = self._run.plan.unit
-        for row in self._run.plan.rows:
+    def complete(self, bands: PassBands | None) -> Outcome:
+        unit, rows = self._run.plan.unit, self._run.plan.rows
+        # Where the picture is no multiple of the unit, the canvas ends before the last window does.
+        ends = [min(row.keep_to * self._step, self._canvas.size.height) for row in rows]
+        there = bands.restore(ends) if bands is not None else 0
+        if there:
+            self._report(0, 0, there, self._canvas.size.width)
+        for row, end in zip(rows, ends, strict=True):
+            if end <= there:
+                continue
             band = _continued(self._picture, row, unit)
             for column in self._run.plan.columns:
                 x_nchw = _floats(band[:, column.start * unit : column.stop * unit])
                 self._compute(x_nchw, _Window(column, row))
+            if bands is not None and not self._outcome.notes:
+                bands.keep(end)
         return self._outcome
 
     def _compute(self, x_nchw: Array, window: _Window) -> None:

@@ -41,6 +41,13 @@ class Work:
         return frames_of(self.source)
 
     @property
+    def can_resume(self) -> bool:
+        """Whether bands of it are saved: not of animations, nor where there is nothing between start and end."""
+        rows = sum(len(tiles.rows) for tiles in self.plan.passes)
+        is_one = isinstance(self.source, Picture)
+        return bool(is_one and self.fingerprint and self.options.strength > 0 and rows > 1)
+
+    @property
     def input_pixels(self) -> int:
         """Of all frames together."""
         return sum(frame.size.pixels for frame in self.frames)

@@ -163,8 +163,8 @@ class Attempt:
                 await self._check_route(ready)
                 if await self._had_before(ready):
                     return
-                async with self._bands(ready, folder / "bands"):
-                    await self._run_on_device(device, ready)
+                async with self._bands(ready, folder / "bands") as bands:
+                    await self._run_on_device(device, ready, bands)
                 target = folder / "result"
                 computed = await device.compute.encode(ready, target)
                 await self._finish(computed, target)
@@ -212,7 +212,7 @@ class Attempt:
         async with checkpoints(self._means.blobs, self._job, folder) as bands:
             yield bands
 
-    async def _run_on_device(self, device: Device, ready: Ready) -> None:
+    async def _run_on_device(self, device: Device, ready: Ready, bands: Path | None) -> None:
         job, means = self._job, self._means
 
         def on_progress(progress: Progress) -> None:
@@ -226,7 +226,7 @@ class Attempt:
             started_at, deadline = time.monotonic(), asyncio.timeout(limit)
             try:
                 async with deadline:
-                    await device.compute.compute(ready, on_progress)
+                    await device.compute.compute(ready, on_progress, bands)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise

@@ -56,7 +56,9 @@ class Compute(Protocol):
         """Decode the picture `source`, with `folder` for what does not fit into memory; forgotten at the exit."""
         ...
 
-    async def compute(self, ready: Any, /, on_progress: Callable[[Progress], None]) -> None:
+    async def compute(
+        self, ready: Any, /, on_progress: Callable[[Progress], None], bands: Path | None = None
+    ) -> None:
         """Run the networks; one picture at a time. Calls `on_progress` after each tile.
 
         bands: a folder of finished bands, read at the start and written to meanwhile, so that another run goes on.

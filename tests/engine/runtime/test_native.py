@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from enlarger.engine import bands as bands_module
+from enlarger.engine.bands import Bands
 from enlarger.engine.geometry import Size, plan_tiles
 from enlarger.engine.machine import Device
 from enlarger.engine.networks.architectures import ARCHITECTURES
@@ -87,6 +90,7 @@ def enlarged(
     max_pixels: int = 10**9,
     watch: Watch | None = None,
     safe: Session | None = None,
+    bands: Bands | None = None,
 ) -> tuple[Pixels, Outcome]:
     picture = Picture.from_array(pixels)
     unit = hyper["unshuffle"]
@@ -96,7 +100,10 @@ def enlarged(
         Size(scale * picture.size.width, scale * picture.size.height), picture.colours, picture.depth
     )
     run = Pass(session=session, safe_session=lambda: safe or session, net=NET, scale=scale, plan=plan)
-    outcome = run_tiles(run, picture, canvas, watch or Watch())
+    pixels_in = picture.size.pixels
+    kept = bands.of_pass(0, canvas, input_pixels=pixels_in, is_last=True) if bands else nullcontext()
+    with kept as pass_bands:
+        outcome = run_tiles(run, picture, canvas, watch or Watch(), pass_bands)
     return canvas.array, outcome
 
 
@@ -272,6 +279,25 @@ def test_a_run_tells_how_far_it_is(library: Library) -> None:
     assert {(tile.width, tile.height) for tile in tiles[:-1]} == {(0, 0)}
     assert (tiles[-1].width, tiles[-1].height, tiles[-1].done) == (440, 400, 100 * 110)
     assert {tile.total for tile in tiles} == {100 * 110}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@every_form
+def test_a_run_that_was_cut_short_goes_on_with_the_same_bytes(
+    dtype: type, hyper: dict[str, int], library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bands_module, "BAND_PIXELS", 1)
+    session, top = opened(library, hyper), int(np.iinfo(dtype).max)
+    pixels = np.random.default_rng(5).integers(0, top + 1, (97, 30, 3)).astype(dtype)
+    expected, _ = enlarged(session, pixels, hyper, max_pixels=1200)
+    seen: list[Tile] = []
+    watch = Watch(finished=seen.append, cancelled=lambda: sum(tile.height > 0 for tile in seen) == 2)
+    with pytest.raises(Cancelled):
+        enlarged(session, pixels, hyper, max_pixels=1200, watch=watch, bands=Bands(tmp_path, "same"))
+    bands = Bands(tmp_path, "same")
+    found, _ = enlarged(opened(library, hyper), pixels, hyper, max_pixels=1200, bands=bands)
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < bands.told()["rows"] < bands.told()["of"]
 
 
 def test_a_cancelled_run_stops_inside_the_window(library: Library) -> None:
