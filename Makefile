@@ -1,7 +1,7 @@
 # make serve   run the service from a fresh clone
 # make test    lint, types and every test
 # make lint    ruff, pyright, import contracts
-# make chaos   the kill storm of the tests with 100 kills of the server, and its table
+# make chaos   the kill storms of the tests in their long forms (35 minutes), and their tables
 # make bench   ratios against peers, measured in one run
 # make docs    rewrite the tables in docs/ that come from the code
 # make lock    resolve the requirement files again
@@ -36,6 +36,7 @@ lint: $(TEST)
 
 chaos: $(TEST)
 	ENLARGER_CHAOS_KILLS=$${ENLARGER_CHAOS_KILLS:-100} $(BIN)/pytest tests/e2e/test_kills.py -k storm -s
+	ENLARGER_CHAOS_WORKER_KILLS=$${ENLARGER_CHAOS_WORKER_KILLS:-200} $(BIN)/pytest tests/e2e/test_cluster_kills.py -s
 
 bench: $(ORACLES)
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; $(BIN)/python $$script; done

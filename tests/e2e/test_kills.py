@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
-import json
 import os
 import random
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import requests
 
 from ..receiver import Receiver
 from .conftest import Server, eventually, inline, png, webhooks_to
+from .evidence import Told, is_whole
 
 SUBMIT = "/api/v3/wavespeed-ai/real-esrgan"
 QUICK = "realesr-animevideov3"
@@ -100,22 +98,7 @@ def assert_result_is_whole(server: Server, rows: Rows, job_id: str) -> None:
     prediction, row = ended(server, job_id), rows.job(job_id)
     assert (prediction["status"], prediction["error"]) == ("completed", "")
     assert rows.ends(job_id) == ["completed"]
-    assert is_whole(prediction, row)
-
-
-def is_whole(prediction: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether there is one result, of the newest claim, and its link gives the bytes whose hash the row holds."""
-    outputs = json.loads(row["outputs"] or "[]")
-    if not len(prediction["outputs"]) == len(outputs) == 1:
-        return False
-    (output,), (url,) = outputs, prediction["outputs"]
-    answer = requests.get(url, timeout=60)
-    return (
-        output["blob_key"].split("/")[:3] == ["outputs", row["id"], str(row["epoch"])]
-        and answer.ok
-        and len(answer.content) == output["bytes"]
-        and hashlib.sha256(answer.content).hexdigest() == output["sha256"]
-    )
+    assert is_whole(prediction["outputs"], row)
 
 
 def start_computing(server: Server, rows: Rows) -> str:
@@ -173,7 +156,7 @@ def test_storm_of_kills_loses_nothing_acknowledged_and_finishes_nothing_twice(
         PYTHONPYCACHEPREFIX=str(tmp_path),
     )
     rows, chance = Rows(server), random.Random(KILLS)
-    told, load = Told(server, receiver), Load(server, receiver.url)
+    told, load = Told(server.url, server.key, receiver), Load(server, receiver.url)
     began = time.monotonic()
     with load:
         for kill in range(KILLS):
@@ -204,7 +187,7 @@ def tally_of(server: Server, rows: Rows, load: Load, told: Told) -> dict[str, in
     return {
         "acknowledged": len(set(jobs)),
         "completed": sum(rows.ends(job_id)[-1:] == ["completed"] for job_id in jobs),
-        "lost": sum(not is_whole(ended(server, job_id), rows.job(job_id)) for job_id in jobs),
+        "lost": sum(not is_whole(ended(server, job_id)["outputs"], rows.job(job_id)) for job_id in jobs),
         "finished twice": sum(len(rows.ends(job_id)) > 1 for job_id in jobs),
         "webhooks delivered": len(set(jobs) & told.genuine()),
         "webhooks repeated": told.count - len(told.genuine()),
@@ -247,44 +230,6 @@ class Load:
                 except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                     self.broken_off += 1
                     self._over.wait(0.1)
-
-
-class Told:
-    """What the receiver was told, each message checked within the minutes for which its signature holds."""
-
-    def __init__(self, server: Server, receiver: Receiver) -> None:
-        answer = requests.get(
-            f"{server.url}/api/v3/webhook/secret",
-            headers={"Authorization": f"Bearer {server.key}"},
-            timeout=60,
-        )
-        self._secret = str(answer.json()["data"]["secret"])
-        self._receiver = receiver
-        self._genuine: set[str] = set()
-        self.count = self.forged = 0
-
-    def genuine(self) -> set[str]:
-        """The ids of the jobs of which a signed message says that they completed."""
-        for message in self._receiver.received[self.count :]:
-            self.count += 1
-            prediction = json.loads(message.body)
-            if is_genuine(message.headers, message.body, self._secret):
-                assert prediction["id"] == message.headers["webhook-id"]
-                assert prediction["status"] == "completed", prediction["error"]
-                self._genuine.add(prediction["id"])
-            else:
-                self.forged += 1
-        return self._genuine
-
-
-def is_genuine(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-    """By the recipe of docs/webhooks.md."""
-    sent_at = headers["webhook-timestamp"]
-    if abs(time.time() - int(sent_at)) > 300:
-        return False
-    signed = f"{headers['webhook-id']}.{sent_at}.".encode() + body
-    digest = hmac.new(secret.removeprefix("whsec_").encode(), signed, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(headers["webhook-signature"], f"v3,{digest}")
 
 
 def wait_until(moment: str, job_id: str, rows: Rows, told: Told) -> None:
