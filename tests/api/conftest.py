@@ -120,6 +120,7 @@ def loopback() -> Iterator[tuple[socket.socket, str]]:
     """A bound socket, and the address of the server that will listen on it."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # who comes before the server does waits here, and is not turned away
         yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 

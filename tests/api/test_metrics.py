@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -9,7 +10,9 @@ from starlette.requests import Request
 
 from enlarger.api.metrics import is_from_this_machine
 from enlarger.jobs.job import Job, State
-from enlarger.jobs.metrics import Depths, Metrics
+from enlarger.jobs.devices import Devices
+from enlarger.jobs.fleet import Member
+from enlarger.jobs.metrics import Depths, Metrics, Waiting
 from enlarger.jobs.outbox import Attempt, Delivery, DeliveryState
 
 from ..receiver import Receiver, eventually
@@ -28,6 +31,40 @@ def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
     allowed = {"allow_private_networks": "127.0.0.0/8", "allow_ports": str(receiver.port)}
     with running(tmp_path_factory.mktemp("data"), **allowed) as this:
         yield this
+
+
+WAITS = Waiting(created=3, processing=1, oldest_seconds=9.0, backlog_seconds=40.0)
+MEMBERS = [
+    Member(id=f"{n}", name="", version="", routes=(), devices=2, idle=n, started_at=0.0, seen_at=0.0) for n in (0, 2)
+]
+
+
+def test_signals_for_the_number_of_workers_are_there_by_route() -> None:
+    devices = Devices({"cuda:0": None})  # type: ignore[dict-item]
+    devices.all[0].busy_seconds, devices.all[0].waited_seconds = 95.0, 5.0
+    metrics = Metrics(devices)
+    depths = Depths(
+        created=3,
+        processing=1,
+        oldest_seconds=9.0,
+        backlog_seconds=40.0,
+        webhooks_pending=0,
+        routes={"gpu.large": WAITS},
+    )
+    found = samples(metrics.exposed(depths, MEMBERS).decode())
+    assert {name: found[name] for name in found if "route" in name} == {
+        "enlarger_route_created route=gpu.large": 3,
+        "enlarger_route_processing route=gpu.large": 1,
+        "enlarger_route_oldest_seconds route=gpu.large": 9,
+        "enlarger_route_backlog_seconds route=gpu.large": 40,
+    }
+    assert found["enlarger_workers"] == 2
+    assert (found["enlarger_devices does=idle"], found["enlarger_devices does=computes"]) == (2, 2)
+    assert found["enlarger_device_busy_seconds device=cuda:0"] == 95
+    assert found["enlarger_device_gap_seconds device=cuda:0"] == 5
+    # A route whose last job is done must not keep its last value.
+    later = samples(metrics.exposed(replace(depths, routes={}), []).decode())
+    assert not [name for name in later if "route" in name]
 
 
 def samples(text: str) -> dict[str, float]:

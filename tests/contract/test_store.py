@@ -272,7 +272,7 @@ async def test_claims_at_once_keep_to_the_limit_of_their_key(store: Store, new_j
 
 
 async def test_higher_priority_is_served_first_whatever_the_shares(store: Store, new_job: NewJob) -> None:
-    ordinary, urgent = new_job(fair_tag=0.0), new_job(fair_tag=1e9, lane=-1)
+    ordinary, urgent = new_job(fair_tag=0.0), new_job(fair_tag=1e9, rank=-1)
     for job in (ordinary, urgent):
         await store.add(job)
     claims = [await store.claim(Entry(f"t{n}"), 1.0) for n in range(2)]

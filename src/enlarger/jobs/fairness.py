@@ -3,7 +3,7 @@
 Every job gets a tag when it is submitted: the virtual time, or where the key's last job will be done, whichever is
 later. A job moves its key ahead by its cost ÷ the key's weight: a key that submits a thousand jobs puts them a cost
 apart, and the first job of another key stands beside the one now served. The smallest tag is served next, of the
-jobs in the smallest lane: a key of higher priority has a smaller one, and is served before all others.
+jobs of the smallest rank: a key of higher priority has a smaller one, and is served before all others.
 The tags are compared by the database only; they grow with the work ever done, and in a double the tags of
 10^10 jobs of 100 s still differ by less than a millisecond's worth.
 """
@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
 from enlarger.jobs.job import State
 from enlarger.jobs.tables import jobs, keys
 
-ORDER = (jobs.c.lane, jobs.c.fair_tag, jobs.c.created_at, jobs.c.id)
+ORDER = (jobs.c.rank, jobs.c.fair_tag, jobs.c.created_at, jobs.c.id)
 
 
 def virtual_time() -> ColumnElement[float]:

@@ -117,8 +117,8 @@ class Job:
     """What the engine did: model, runtime, precision, tiles, timings."""
     route: str = str(Route())
     """Which workers may take it. See `routes`."""
-    lane: int = 0
-    """Jobs of a smaller lane are served before it: the key's priority, negative."""
+    rank: int = 0
+    """Jobs of a smaller rank are served before it: the key's priority, negative."""
     fingerprint: str = ""
     """Hash of all that determines the bytes of its result, once a worker has seen the picture."""
 

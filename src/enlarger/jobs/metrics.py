@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -41,7 +41,7 @@ class Depths:
     backlog_seconds: float
     """Estimated device time of all unfinished jobs."""
     webhooks_pending: int
-    routes: Mapping[str, Waiting]
+    routes: Mapping[str, Waiting] = field(default_factory=dict[str, Waiting])
 
 
 async def depths(database: Database, now: float) -> Depths:

@@ -136,7 +136,7 @@ class Service:
             base64_output=base64_output,
             created_at=self._clock(),
             route=str(route_of(options.model, self._settings.pools)),
-            lane=-key.priority,
+            rank=-key.priority,
         )
         with self._submits.one():
             repeat = (

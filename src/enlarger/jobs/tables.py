@@ -50,13 +50,13 @@ jobs = Table(
     Column("error_message", Text, nullable=False),
     Column("report", JSON, nullable=False),
     Column("route", String(64), nullable=False, server_default="any.small"),
-    Column("lane", Integer, nullable=False, server_default="0"),
+    Column("rank", Integer, nullable=False, server_default="0"),
     Column("fingerprint", String(64), nullable=False, server_default=""),
     Index("jobs_state_created_at", "state", "created_at"),
     Index("jobs_state_fair_tag", "state", "fair_tag", "created_at", "id"),
     Index("jobs_state_cost_seconds", "state", "cost_seconds", "progress"),
     Index("jobs_key_id_created_at", "key_id", "created_at"),
-    Index("jobs_serving", "state", "route", "lane", "fair_tag", "created_at", "id"),
+    Index("jobs_serving", "state", "route", "rank", "fair_tag", "created_at", "id"),
     Index("jobs_key_id_fingerprint", "key_id", "fingerprint"),
 )
 

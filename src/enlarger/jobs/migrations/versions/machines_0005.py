@@ -14,12 +14,12 @@ depends_on = None
 def upgrade() -> None:
     for column in (
         sa.Column("route", sa.String(64), nullable=False, server_default="any.small"),
-        sa.Column("lane", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("rank", sa.Integer, nullable=False, server_default="0"),
         sa.Column("fingerprint", sa.String(64), nullable=False, server_default=""),
     ):
         op.add_column("jobs", column)
     op.add_column("keys", sa.Column("priority", sa.Integer, nullable=False, server_default="0"))
-    op.create_index("jobs_serving", "jobs", ["state", "route", "lane", "fair_tag", "created_at", "id"])
+    op.create_index("jobs_serving", "jobs", ["state", "route", "rank", "fair_tag", "created_at", "id"])
     op.create_index("jobs_key_id_fingerprint", "jobs", ["key_id", "fingerprint"])
     op.create_table(
         "workers",
