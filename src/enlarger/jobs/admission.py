@@ -159,9 +159,14 @@ def admit(
     seen = outlook(connection, key, _network(job))
     check(key, seen, limits, now)
     tag, finish = fairness.tagged(seen.virtual_time, seen.key_finish, seen.cost_seconds, key.weight)
-    if not charge(connection, key, now, finish):
+    share = seen.cost_seconds / key.weight
+    charged = charge(connection, key, now, seen.virtual_time, share)
+    if charged is None:
         # Another server spent the last of the rate between the look and the charge.
         check_rate(key, now + 60.0, now)
+    elif charged != finish:
+        # Another submit of the key was charged in between: this job's turn comes after that one's.
+        tag = charged - share
     job = replace(job, fair_tag=tag, cost_seconds=seen.cost_seconds)
     connection.execute(statements.ADD, columns_of_job(job))
     if repeat:
