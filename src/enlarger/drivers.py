@@ -99,9 +99,10 @@ async def migrate(settings: Settings) -> None:
     database = open_database(settings)
     try:
         await database.migrate()
-        if url := _secret(settings.database_url):
+        if url := _secret(settings.database_listen_url) or _secret(settings.database_url):
             from enlarger.jobs.postgres_queue import install
 
+            # Under a lock of a session: behind a pooler that would be anybody's.
             await install(url)
     finally:
         await database.close()

@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     )
     database_listen_url: SecretStr | None = Field(
         None,
-        description="The same database past a pooler such as pgbouncer, for what has to listen to it; "
-        "database_url when not given.",
+        description="The same database past a pooler such as pgbouncer, for what has to listen to it and "
+        "for migrate; database_url when not given.",
     )
     database_prepares: bool = Field(
         True,

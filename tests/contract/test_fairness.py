@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from enlarger.jobs import tables
-from enlarger.jobs.admission import Limits
+from enlarger.jobs.admission import Limits, admit
 from enlarger.jobs.job import Job, Key
+from enlarger.jobs.postgres import open_postgres
 from enlarger.jobs.queue import Entry
 from enlarger.jobs.store import Store
 
@@ -53,6 +55,31 @@ async def test_jobs_of_one_key_are_served_in_the_order_of_their_submits(
     await with_keys(store, key)
     jobs = await submit(store, new_job, key, 5)
     assert [job.id for _ in range(5) if (job := await serve(store))] == [job.id for job in jobs]
+
+
+async def test_submits_of_one_key_at_the_same_moment_count_one_after_the_other(
+    database_url: str, new_job: NewJob
+) -> None:
+    store, key = Store(open_postgres(database_url)), named("a")
+    await store.migrate()
+    await with_keys(store, key)
+    tags: list[float] = []
+    first = store.database.writer.connect()
+    try:
+        before = admit(first, new_job(key_id="a"), key, PLENTY, None, 1.0)
+        second = asyncio.create_task(store.admit(new_job(key_id="a"), key, PLENTY, None, 1.0))
+        # It has looked, and now waits for the row that the first holds.
+        waits = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while not await store.database.read(lambda connection: connection.execute(waits).scalar_one()):
+            assert not second.done()
+        first.commit()
+        tags = [before.fair_tag, (await second).fair_tag]
+    finally:
+        first.close()
+        await store.close()
+    assert tags == [0.0, before.cost_seconds]
 
 
 async def test_flood_of_one_key_delays_another_by_one_job(store: Store, new_job: NewJob) -> None:

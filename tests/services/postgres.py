@@ -32,7 +32,7 @@ class Postgres:
     def __init__(self) -> None:
         self._binaries = binaries()
         # PostgreSQL refuses root, and its user must be able to pass all folders above its own: not pytest's.
-        self._owner = _unprivileged() if os.getuid() == 0 else None
+        self._owner = unprivileged() if os.getuid() == 0 else None
         self.folder = Path(mkdtemp(prefix="enlarger-pg-"))
         if self._owner:
             shutil.chown(self.folder, self._owner, self._owner)
@@ -49,6 +49,10 @@ class Postgres:
     def pid(self) -> int:
         assert self._process
         return self._process.pid
+
+    def program(self, name: str) -> str:
+        """The path of one of its programs."""
+        return str(self._binaries / name)
 
     def start(self) -> None:
         """Start it, unless it runs, on the same port as before; ready when this returns."""
@@ -102,6 +106,7 @@ class Postgres:
         return done.stdout
 
 
-def _unprivileged() -> str:
+def unprivileged() -> str:
+    """A user for servers that refuse root."""
     names = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in ("postgres", "nobody") if name in names)

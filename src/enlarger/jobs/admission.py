@@ -157,18 +157,22 @@ def admit(
 
     Raises as `check` and `earlier`; nothing is written then.
     """
-    if connection.dialect.name != "sqlite":
-        # Submits of one key go one by one: each has to see the repetitions, the rate and the tag of the last.
-        # SQLite has one writer at a time as it is.
+    if repeat and connection.dialect.name != "sqlite":
+        # Repetitions go one by one, each seeing the last. SQLite has one writer at a time as it is.
         connection.execute(_LOCK_KEY, {"locked_id": key.id})
     if repeat and (found := earlier(connection, key, repeat, now)):
         return found
     seen = outlook(connection, key, _network(job))
     check(key, seen, limits, now)
     tag, finish = fairness.tagged(seen.virtual_time, seen.key_finish, seen.cost_seconds, key.weight)
-    if not charge(connection, key, now, finish):
+    share = seen.cost_seconds / key.weight
+    charged = charge(connection, key, now, seen.virtual_time, share)
+    if charged is None:
         # Another server spent the last of the rate between the look and the charge.
         check_rate(key, now + 60.0, now)
+    elif charged != finish:
+        # Another submit of the key was charged in between: this job's turn comes after that one's.
+        tag = charged - share
     job = replace(job, fair_tag=tag, cost_seconds=seen.cost_seconds)
     connection.execute(statements.ADD, columns_of_job(job))
     if repeat:

@@ -62,22 +62,33 @@ def check_rate(key: Key, arrival_at: float, now: float) -> None:
         )
 
 
-def charge(connection: Connection, key: Key, now: float, fair_finish: float) -> bool:
-    """Charge one submit and note `fair_finish` in the key's row; False, and nothing changed, while the key waits."""
-    values: dict[str, Any] = {"charged_id": key.id, "fair_finish": fair_finish}
+def charge(connection: Connection, key: Key, now: float, virtual_time: float, share: float) -> float | None:
+    """Charge one submit and move the key's fair finish ahead by `share`, from the virtual time if that is later.
+
+    Gives the new finish; None, and nothing changed, while the key waits. Read and written at once, so that of two
+    submits at the same moment one counts from where the other ends.
+    """
+    values: dict[str, Any] = {"charged_id": key.id, "virtual_time": virtual_time, "share": share}
     if not key.rate_per_minute:
-        connection.execute(_UNLIMITED, values)
-        return True
+        return connection.execute(_UNLIMITED, values).scalar_one_or_none()
     interval = _interval(key)
     values |= {"now": now, "interval": interval, "latest": now + _MINUTE_SECONDS - interval + 1e-9}
-    return connection.execute(_LIMITED, values).rowcount == 1
+    return connection.execute(_LIMITED, values).scalar_one_or_none()
 
 
 def _interval(key: Key) -> float:
     return _MINUTE_SECONDS / key.rate_per_minute
 
 
-_UNLIMITED = update(keys).where(keys.c.id == bindparam("charged_id"))
+_VIRTUAL_TIME = bindparam("virtual_time", type_=Float)
+_SHARE = bindparam("share", type_=Float)
+_FROM = case((keys.c.fair_finish > _VIRTUAL_TIME, keys.c.fair_finish), else_=_VIRTUAL_TIME)
+_UNLIMITED = (
+    update(keys)
+    .where(keys.c.id == bindparam("charged_id"))
+    .values(fair_finish=_FROM + _SHARE)
+    .returning(keys.c.fair_finish)
+)
 _NOW = bindparam("now", type_=Float)
 _START = case((keys.c.arrival_at > _NOW, keys.c.arrival_at), else_=_NOW)
 _LIMITED = _UNLIMITED.where(keys.c.arrival_at <= bindparam("latest")).values(
