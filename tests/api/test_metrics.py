@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
 from enlarger.api.metrics import is_from_this_machine
-from enlarger.jobs.job import Job, State
 from enlarger.jobs.devices import Devices
 from enlarger.jobs.fleet import Member
+from enlarger.jobs.job import Job, State
 from enlarger.jobs.metrics import Depths, Metrics, Waiting
 from enlarger.jobs.outbox import Attempt, Delivery, DeliveryState
 
@@ -35,7 +35,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
 
 WAITS = Waiting(created=3, processing=1, oldest_seconds=9.0, backlog_seconds=40.0)
 MEMBERS = [
-    Member(id=f"{n}", name="", version="", routes=(), devices=2, idle=n, started_at=0.0, seen_at=0.0) for n in (0, 2)
+    Member(id=f"{n}", name="", version="", routes=(), devices=2, idle=n, started_at=0.0, seen_at=0.0)
+    for n in (0, 2)
 ]
 
 
