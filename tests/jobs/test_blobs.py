@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from enlarger.errors import NotFound, StorageFull
-from enlarger.jobs.blobs import LocalBlobs, check_free_space, write_durably
+from enlarger.jobs.blobs import LocalBlobs, check_free_space
+from enlarger.jobs.durable import write_durably
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,6 @@ copied them.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import re
@@ -18,10 +17,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Protocol
 
 from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
+from enlarger.jobs.durable import adopt, create, link, write_once
 from enlarger.jobs.scratch import Scratch
 
 logger = logging.getLogger(__name__)
@@ -203,17 +202,17 @@ class LocalBlobs:
         await asyncio.to_thread(self._scratch.clear)
 
     async def put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(write_durably, self._path(key), data)
+        await asyncio.to_thread(write_once, self._path(key), data)
 
     async def put_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(_adopt, path, self._path(key))
+        await asyncio.to_thread(adopt, path, self._path(key))
 
     async def create_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(_create, path, self._path(key))
+        await asyncio.to_thread(create, path, self._path(key))
 
     async def copy(self, source: str, target: str) -> None:
         async with self.local(source) as path:
-            await asyncio.to_thread(_link, path, self._path(target))
+            await asyncio.to_thread(link, path, self._path(target))
 
     @asynccontextmanager
     async def local(self, key: str) -> AsyncGenerator[Path]:
@@ -252,69 +251,12 @@ class LocalBlobs:
         return self._root / key
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file for its owner's eyes: whole and on the disk when this returns, or not there at all."""
-    _make_folder(path.parent)
-    handle, temporary = mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
 def _remove(path: Path, root: Path) -> None:
     path.unlink(missing_ok=True)
     # The folder of a job or an upload goes with its last file; one with other files stays.
     if path.parent.parent != root:
         with suppress(OSError):
             path.parent.rmdir()
-
-
-def _adopt(source: Path, target: Path) -> None:
-    _make_folder(target.parent)
-    _sync(source)
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # Another filesystem: copy beside the target first, so that the rename is still atomic.
-        beside = target.with_name(f".{target.name}")
-        shutil.copyfile(source, beside)
-        _sync(beside)
-        beside.replace(target)
-        source.unlink()
-    _sync(target.parent)
-
-
-def _create(source: Path, target: Path) -> None:
-    """As `_adopt`, if there is no `target` yet. Both are on one filesystem: `source` comes from `scratch`."""
-    _make_folder(target.parent)
-    _sync(source)
-    try:
-        target.hardlink_to(source)  # unlike a rename, this fails when the name is taken
-    except FileExistsError as error:
-        raise AlreadyExists(f"A file is stored already as {target.name!r}") from error
-    _sync(target.parent)
-    source.unlink()
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the file: blobs never change their bytes, so sharing them is as good as a copy."""
-    _make_folder(target.parent)
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return
-    except FileNotFoundError as error:
-        raise NotFound(f"No file is stored as {source.name!r}") from error
-    _sync(target.parent)
 
 
 def _stored(root: Path, start: Path) -> list[Stored]:
@@ -331,20 +273,3 @@ def _stored(root: Path, start: Path) -> list[Stored]:
                     # The time of the last change to the name; a copy shares the bytes, and so their older time.
                     found.append(Stored(key, status.st_ctime, status.st_size))
     return found
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder and its parents durable: a file is only as safe as the names that lead to it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

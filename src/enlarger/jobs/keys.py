@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from enlarger.errors import InvalidOption
-from enlarger.jobs.blobs import write_durably
+from enlarger.jobs.durable import write_durably
 from enlarger.jobs.job import Key, Scope
 from enlarger.jobs.store import Store
 
