@@ -13,11 +13,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
 from enlarger.jobs.durable import adopt, create, link, write_once
@@ -26,6 +27,8 @@ from enlarger.jobs.scratch import Scratch
 logger = logging.getLogger(__name__)
 
 _FULL_SECONDS = 60.0
+_WRITES_AT_ONCE = 32
+"""Those that come while the disk stalls then wait for it together; asyncio's own few threads would take turns."""
 _PROBE = b"enlarger was here"
 # No part may start with a dot: that rules out "..", hidden files and our own temporary names.
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
@@ -194,6 +197,7 @@ class LocalBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._scratch = Scratch(root / ".scratch")
+        self._threads = ThreadPoolExecutor(_WRITES_AT_ONCE, "blobs")
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         return self._scratch.folder()
@@ -202,17 +206,17 @@ class LocalBlobs:
         await asyncio.to_thread(self._scratch.clear)
 
     async def put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(write_once, self._path(key), data)
+        await self._written(write_once, self._path(key), data)
 
     async def put_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(adopt, path, self._path(key))
+        await self._written(adopt, path, self._path(key))
 
     async def create_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(create, path, self._path(key))
+        await self._written(create, path, self._path(key))
 
     async def copy(self, source: str, target: str) -> None:
         async with self.local(source) as path:
-            await asyncio.to_thread(link, path, self._path(target))
+            await self._written(link, path, self._path(target))
 
     @asynccontextmanager
     async def local(self, key: str) -> AsyncGenerator[Path]:
@@ -244,6 +248,9 @@ class LocalBlobs:
         except FileNotFoundError:
             self._root.mkdir(parents=True, exist_ok=True)
             return shutil.disk_usage(self._root).free
+
+    async def _written(self, write: Callable[..., None], *values: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, write, *values)
 
     def _path(self, key: str) -> Path:
         if not is_key(key):

@@ -15,7 +15,7 @@ from tempfile import mkstemp
 
 from enlarger.errors import AlreadyExists, NotFound
 
-_WAITING = ThreadPoolExecutor(32, "disk")
+_WAITING = ThreadPoolExecutor(64, "disk")
 """They hold a descriptor and wait."""
 
 
