@@ -278,6 +278,7 @@ def main() -> None:
     record.write(
         "service",
         {
+            "load_before": round(os.getloadavg()[0], 1),
             "client": f"one process of its own; it and the server share the {os.cpu_count()} cores",
             "idle": idle(),
             "submit": asyncio.run(submits(seconds)),
