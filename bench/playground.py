@@ -25,7 +25,7 @@ import pyvips
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import record
-from enlarger.bootstrap import opened_store
+from enlarger.drivers import opened_store
 from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.job import Job, Output, State
 from enlarger.jobs.keys import ensure_first_key

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from enlarger.errors import NotFound, StorageFull
-from enlarger.jobs.blobs import LocalBlobs, check_free_space, write_durably
+from enlarger.jobs.blobs import LocalBlobs, check_free_space
+from enlarger.jobs.durable import write_durably
 
 pytestmark = pytest.mark.anyio
 
+WAIT_SECONDS = 20
 KEY = "outputs/1/1/1.png"
 
 
@@ -65,6 +69,24 @@ async def test_failed_write_leaves_the_old_bytes_and_no_litter(tmp_path: Path) -
 async def test_written_file_is_for_its_owner_only(tmp_path: Path) -> None:
     write_durably(tmp_path / "new" / "key", b"x")
     assert stat.S_IMODE((tmp_path / "new" / "key").stat().st_mode) == 0o600
+
+
+async def test_pictures_that_come_while_the_disk_stalls_wait_for_it_together(
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, stalled = os.fsync, threading.Barrier(20)
+
+    def stalls(descriptor: int) -> None:
+        stalled.wait(WAIT_SECONDS)  # until all are there; raises when they are not
+        fsync(descriptor)
+
+    await blobs.put("inputs/0/link", b"so that the folder is there")
+    folders = [f"inputs/{number}" for number in range(1, 21)]
+    await asyncio.gather(*(blobs.put(f"{folder}/first", b"x") for folder in folders))
+    monkeypatch.setattr(os, "fsync", stalls)
+    # Two syncs a picture: of the file and of its folder.
+    await asyncio.gather(*(blobs.put(f"{folder}/second", b"x") for folder in folders))
+    assert [await read(blobs, f"{folder}/second") for folder in folders] == [b"x"] * 20
 
 
 async def test_full_disk_is_told_before_it_is_full(blobs: LocalBlobs) -> None:

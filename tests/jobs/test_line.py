@@ -82,3 +82,18 @@ async def test_line_is_looked_at_once_a_second_however_many_ask(
     clock.now += 1
     assert await line.standing(jobs[2]) == (3, 30)
     assert len(looks) == 2
+
+
+async def test_a_look_that_ages_is_repeated_while_nobody_waits_for_it(
+    store: Store, clock: Any, new_job: Callable[..., Job]
+) -> None:
+    jobs = [new_job(cost_seconds=10.0, created_at=clock.now + n) for n in range(2)]
+    await store.add(jobs[0])
+    line = Line(store, clock)
+    assert (await line.look()).waiting == 1
+    await store.add(jobs[1])
+    clock.now += 0.8
+    assert (await line.look()).waiting == 1
+    [looking] = [task for task in asyncio.all_tasks() if task.get_name() == "line"]
+    await looking
+    assert (await line.look()).waiting == 2

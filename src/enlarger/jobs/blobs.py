@@ -9,24 +9,26 @@ service, and `link` where the store copied them.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
-from typing import Protocol
+from typing import Any, Protocol
 
 from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
+from enlarger.jobs.durable import adopt, create, link, write_once
 from enlarger.jobs.scratch import Scratch
 
 logger = logging.getLogger(__name__)
 
 _FULL_SECONDS = 60.0
+_WRITES_AT_ONCE = 32
+"""Those that come while the disk stalls then wait for it together; asyncio's own few threads would take turns."""
 _PROBE = b"enlarger was here"
 # No part may start with a dot: that rules out "..", hidden files and our own temporary names.
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
@@ -194,6 +196,7 @@ class LocalBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._scratch = Scratch(root / ".scratch")
+        self._threads = ThreadPoolExecutor(_WRITES_AT_ONCE, "blobs")
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         return self._scratch.folder()
@@ -202,17 +205,17 @@ class LocalBlobs:
         await asyncio.to_thread(self._scratch.clear)
 
     async def put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(write_durably, self._path(key), data)
+        await self._written(write_once, self._path(key), data)
 
     async def put_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(_adopt, path, self._path(key))
+        await self._written(adopt, path, self._path(key))
 
     async def create_file(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(_create, path, self._path(key))
+        await self._written(create, path, self._path(key))
 
     async def copy(self, source: str, target: str) -> None:
         async with self.local(source) as path:
-            await asyncio.to_thread(_link, path, self._path(target))
+            await self._written(link, path, self._path(target))
 
     @asynccontextmanager
     async def local(self, key: str) -> AsyncGenerator[Path]:
@@ -245,26 +248,13 @@ class LocalBlobs:
             self._root.mkdir(parents=True, exist_ok=True)
             return shutil.disk_usage(self._root).free
 
+    async def _written(self, write: Callable[..., None], *values: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, write, *values)
+
     def _path(self, key: str) -> Path:
         if not is_key(key):
             raise NotFound(f"No file is stored as {key[:200]!r}")
         return self._root / key
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file for its owner's eyes: whole and on the disk when this returns, or not there at all."""
-    _make_folder(path.parent)
-    handle, temporary = mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
 
 
 def _remove(path: Path, root: Path) -> None:
@@ -273,47 +263,6 @@ def _remove(path: Path, root: Path) -> None:
     if path.parent.parent != root:
         with suppress(OSError):
             path.parent.rmdir()
-
-
-def _adopt(source: Path, target: Path) -> None:
-    _make_folder(target.parent)
-    _sync(source)
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # Another filesystem: copy beside the target first, so that the rename is still atomic.
-        beside = target.with_name(f".{target.name}")
-        shutil.copyfile(source, beside)
-        _sync(beside)
-        beside.replace(target)
-        source.unlink()
-    _sync(target.parent)
-
-
-def _create(source: Path, target: Path) -> None:
-    """As `_adopt`, if there is no `target` yet. Both are on one filesystem: `source` comes from `scratch`."""
-    _make_folder(target.parent)
-    _sync(source)
-    try:
-        target.hardlink_to(source)  # unlike a rename, this fails when the name is taken
-    except FileExistsError as error:
-        raise AlreadyExists(f"A file is stored already as {target.name!r}") from error
-    _sync(target.parent)
-    source.unlink()
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the file: blobs never change their bytes, so sharing them is as good as a copy."""
-    _make_folder(target.parent)
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return
-    except FileNotFoundError as error:
-        raise NotFound(f"No file is stored as {source.name!r}") from error
-    _sync(target.parent)
 
 
 def _stored(root: Path, start: Path) -> list[Stored]:
@@ -330,20 +279,3 @@ def _stored(root: Path, start: Path) -> list[Stored]:
                     # The time of the last change to the name; a copy shares the bytes, and so their older time.
                     found.append(Stored(key, status.st_ctime, status.st_size))
     return found
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder and its parents durable: a file is only as safe as the names that lead to it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 
 from enlarger.errors import InvalidOption
-from enlarger.jobs.blobs import write_durably
+from enlarger.jobs.durable import write_durably
 from enlarger.jobs.job import Key, Scope
 from enlarger.jobs.store import Store
 

@@ -13,6 +13,8 @@ from enlarger.jobs.rows import Waiting
 from enlarger.jobs.store import Store
 
 _FRESH_SECONDS = 1.0
+_EARLY_SECONDS = 0.7
+"""From this age on a look is repeated while it still serves. In a long line, nobody who asks often waits for one."""
 
 
 class Standing(NamedTuple):
@@ -55,7 +57,7 @@ def seen(line: Iterable[Waiting], devices: int = 1) -> Seen:
 
 
 class Line:
-    """The line, looked at no more than once a second however many ask: a poll stays one query. clock: seconds."""
+    """The line, looked at about once a second however many ask: a poll stays one query. clock: seconds."""
 
     def __init__(
         self, store: Store, clock: Callable[[], float], devices: Callable[[], Awaitable[int]] = one_device
@@ -68,10 +70,12 @@ class Line:
         self._looking: asyncio.Task[None] | None = None
 
     async def look(self) -> Seen:
-        if not 0 <= self._clock() - self._looked_at < _FRESH_SECONDS:
+        age = self._clock() - self._looked_at
+        if not 0 <= age < _EARLY_SECONDS:
             # One look for all who ask meanwhile. A lock would let them go on one by one, at every turn of the loop.
-            self._looking = self._looking or asyncio.create_task(self._look(), name="line")
-            await asyncio.shield(self._looking)
+            looking = self._looking = self._looking or asyncio.create_task(self._look(), name="line")
+            if not 0 <= age < _FRESH_SECONDS:
+                await asyncio.shield(looking)
         return self._seen
 
     async def _look(self) -> None:
