@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from enlarger.assembly import Role
 from enlarger.bootstrap import run_service
 from enlarger.drivers import opened_store
 from enlarger.errors import InvalidOption
@@ -170,3 +171,14 @@ def test_first_key_from_the_settings_works_and_is_not_announced(tmp_path: Path) 
         serve(Settings(data_dir=tmp_path, port=0, first_key=secret), visit)
     assert (answers, announced) == ([200, 200], ["", ""])
     assert not (tmp_path / "key").exists()
+
+
+@pytest.mark.parametrize("role", [Role.API, Role.WORKER])
+@pytest.mark.parametrize(("given", "missing"), [({}, "database_url"), ({"database_url": "x"}, "blob_url")])
+def test_half_a_service_needs_what_both_halves_reach(
+    tmp_path: Path, role: Role, given: dict[str, str], missing: str
+) -> None:
+    settings = Settings(data_dir=tmp_path, **given)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match=f"enlarger {role.value}.*{missing.upper()}") as refused:
+        asyncio.run(run_service(settings, lambda *_: None, role))
+    assert refused.value.field == missing

@@ -137,3 +137,34 @@ def test_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidOption, match="ENLARGER_FIRST_KEY=") as caught:
         read_settings()
     assert "too-short-secret" not in caught.value.message
+
+
+def test_pools_are_pairs_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_POOLS", "realesrgan-x4plus=gpu, my model =lab-2")
+    monkeypatch.setenv("ENLARGER_WORKER_POOLS", "lab-2, night")
+    monkeypatch.setenv("ENLARGER_WORKER_SIZES", "large")
+    settings = read_settings()
+    assert settings.pools == {"realesrgan-x4plus": "gpu", "my model": "lab-2"}
+    assert (settings.worker_pools, settings.worker_sizes) == (("lab-2", "night"), ("large",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POOLS", "realesrgan-x4plus"),
+        ("POOLS", "x=Not A Pool"),
+        ("WORKER_POOLS", "a.b"),
+        ("WORKER_SIZES", "huge"),
+        ("DEVICE", "cuda:0;rm"),
+        ("LEASE_SECONDS", "0"),
+    ],
+)
+def test_bad_route_is_refused_with_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"ENLARGER_{name}", value)
+    with pytest.raises(InvalidOption, match=f"ENLARGER_{name}.*{value.partition(';')[0]}"):
+        read_settings()
+
+
+def test_address_of_the_database_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENLARGER_DATABASE_URL", "postgresql://u:geheim@h/d")
+    assert "geheim" not in repr(read_settings())

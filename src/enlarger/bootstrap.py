@@ -56,12 +56,7 @@ async def run_service(
     when nobody knows it or it came from the settings. Raises InvalidOption when other machines could reach the
     server and no key is valid, or when the role needs a database that several processes can use.
     """
-    if role is not Role.SERVE and not settings.database_url:
-        raise InvalidOption(
-            f"`enlarger {role.value}` needs a database that its other half can reach: set ENLARGER_DATABASE_URL, "
-            "or run `enlarger serve`",
-            "database_url",
-        )
+    _check_shared(settings, role)
     set_up_logging(settings.log_level, as_json=settings.log_json)
     names = [] if role is Role.API else settings.device.split(",")
     async with AsyncExitStack() as stack:
@@ -79,6 +74,20 @@ async def run_service(
             if role is not Role.WORKER:
                 await _check_keys(parts.store, listener)
             await _serve(parts, listener, announce)
+
+
+def _check_shared(settings: Settings, role: Role) -> None:
+    """Raises InvalidOption when half a service has nothing that its other half could reach."""
+    if role is Role.SERVE:
+        return
+    shared = {"database_url": settings.database_url, "blob_url": settings.blob_url}
+    for name, value in shared.items():
+        if not value:
+            raise InvalidOption(
+                f"`enlarger {role.value}` needs a {name} that its other half reaches as well: set "
+                f"ENLARGER_{name.upper()}, or run `enlarger serve`, which is both halves",
+                name,
+            )
 
 
 @asynccontextmanager
