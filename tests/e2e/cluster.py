@@ -57,8 +57,15 @@ class Node:
         self._process = spawn(self._command, self.log_file, "KILL", environment=self._environment)
 
     def wait_until_ready(self) -> None:
-        """Until the process has said so."""
-        eventually(self._is_ready, f"{self.role} to be ready")
+        """Until the process has said so; it has to stay alive."""
+        eventually(lambda: self.is_ready() or self.has_ended(), f"{self.role} to be ready")
+        assert self.is_ready(), self.log()
+
+    def is_ready(self) -> bool:
+        return "is ready:" in self.log()
+
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
@@ -94,11 +101,6 @@ class Node:
     def close(self) -> None:
         if self._process is not None:
             self.kill()
-
-    def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log()
-        return "is ready:" in self.log()
 
     def _end(self, number: signal.Signals) -> int:
         self.signal(number)

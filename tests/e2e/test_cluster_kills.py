@@ -35,6 +35,9 @@ JOBS_PER_KILL = 4
 LEASE_SECONDS = 4
 _LONGEST_PAUSE_SECONDS = 7.0
 """Between two kills: what has just come back may be struck again, and some work gets done."""
+_LONGEST_MOMENT_SECONDS = 0.6
+"""Between the last submits and a kill: it strikes jobs that wait, are in work, or are told of."""
+_MOST_STARTS_IN_VAIN = 3
 _MOST_STARTS = 3
 """A job that five killed workers began to compute is given up, rightly: while one comes near, no worker is killed."""
 
@@ -109,9 +112,10 @@ class Storm:
         with ThreadPoolExecutor() as reviver, ExitStack() as stack:
             stack.callback(self._wait_for_all)
             for number, strike in enumerate(order, 1):
-                load.submit_up_to(number * JOBS_PER_KILL)
                 time.sleep(self._chance.uniform(0, _LONGEST_PAUSE_SECONDS))
                 told.genuine()  # while the signatures hold
+                load.submit_up_to(number * JOBS_PER_KILL)
+                time.sleep(self._chance.uniform(0, _LONGEST_MOMENT_SECONDS))
                 strike(reviver)
 
     def _kill_worker(self, reviver: ThreadPoolExecutor) -> None:
@@ -159,8 +163,13 @@ class Storm:
 
 
 def _return(node: Node) -> None:
-    node.start()
-    node.wait_until_ready()
+    """Start it as a supervisor would: again when it has given up, as the database went away just then."""
+    for _ in range(_MOST_STARTS_IN_VAIN):
+        node.start()
+        eventually(lambda: node.is_ready() or node.has_ended(), f"{node.role} to be ready or to end")
+        if node.is_ready():
+            return
+    raise AssertionError(node.log())
 
 
 class Load:

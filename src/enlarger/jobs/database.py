@@ -117,11 +117,14 @@ class Database:
             self._reads, lambda: context.run(self._connected, work)
         )
 
-    def _connected(self, work: Work[T]) -> T:
+    def _connected(self, work: Work[T], *, again: bool = True) -> T:
         try:
             with self.reader.connect() as connection:
                 return work(connection)
         except DBAPIError as error:
+            # A connection that broke while nobody used it says nothing of the server, which may be back.
+            if again and error.connection_invalidated:
+                return self._connected(work, again=False)
             raise self._read_errors(error) from error
 
     async def migrate(self) -> None:

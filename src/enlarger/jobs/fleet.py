@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
+from enlarger.errors import Overloaded
 from enlarger.jobs.database import Database, inserts_or_updates
 from enlarger.jobs.tables import workers
 
@@ -103,6 +104,8 @@ class Membership:
         while not self._stopped.is_set():
             try:
                 await self._fleet.keep(replace(self._member, idle=self._idle(), seen_at=self._clock()))
+            except Overloaded as error:
+                logger.warning("The other workers cannot be told of this one: %s", error)
             except Exception:
                 logger.exception("The other workers cannot be told of this one")
             with suppress(TimeoutError):

@@ -92,14 +92,12 @@ class PostgresDriver:
                 async with self._turn:
                     return await work(await self._connected())
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if self.shutdown.is_set() or not self._is_broken():
+                # Whatever it is, deadlock or full disk, it is no fault of the statement; PgQueuer would end.
+                if self.shutdown.is_set():
                     raise
-                logger.warning("The queue cannot reach its database: %s", str(error).strip())
+                logger.warning("The queue cannot use its database: %s", str(error).strip())
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _is_broken(self) -> bool:
-        return self._connection is None or self._connection.closed
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

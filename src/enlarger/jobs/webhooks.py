@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 from structlog.contextvars import bound_contextvars
 
-from enlarger.errors import EnlargerError, InvalidOption, NotFound
+from enlarger.errors import EnlargerError, InvalidOption, NotFound, Overloaded
 from enlarger.jobs import guard
 from enlarger.jobs.breaker import Breaker
 from enlarger.jobs.job import Job, Key
@@ -130,6 +130,9 @@ class Webhooks:
             self._woken.clear()
             try:
                 seconds = await self._send_due()
+            except Overloaded as error:
+                logger.warning("The outbox cannot be read: %s", error)
+                seconds = _LOOK_SECONDS
             except Exception:
                 logger.exception("The outbox cannot be read; trying again")
                 seconds = _LOOK_SECONDS

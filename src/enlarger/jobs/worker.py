@@ -35,8 +35,7 @@ class Worker:
         self.routes = means.routes
 
     async def run(self) -> None:
-        """Queue every unfinished job that has no entry, then work until `stop`."""
-        await self.reconcile()
+        """Work until `stop`; meanwhile queue every unfinished job that has no entry, now and ever again."""
         reconciling = asyncio.create_task(self._keep_reconciling(), name="reconciler")
         try:
             await self._queue.run(self.run_job, [str(route) for route in self.routes])
@@ -108,13 +107,15 @@ class Worker:
 
     async def _keep_reconciling(self) -> None:
         """Wake the queue now and then: a submit may die between its row and its queue entry."""
+        at_most = None
         while True:
-            await asyncio.sleep(_RECONCILE_SECONDS)
             try:
+                await self.reconcile(at_most)
                 # Any ticket draws the next job; as many as can be in hand keep all slots busy.
-                await self.reconcile(at_most=SLOTS + MOST_ASIDE)
+                at_most = SLOTS + MOST_ASIDE
             except Exception:
                 logger.exception("The store cannot be read; trying again in %g s", _RECONCILE_SECONDS)
+            await asyncio.sleep(_RECONCILE_SECONDS)
 
 
 def _gave_up(job: Job) -> str:
