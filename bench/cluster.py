@@ -30,6 +30,8 @@ sys.path.insert(0, str(record.ROOT))
 from tests.services.postgres import Postgres
 
 KEY = "the first key of the bench"
+USERS = ("api", "worker", "bystander")
+"""Of the database."""
 START_SECONDS = 90
 UNLIMITED = {"ENLARGER_MAX_BACKLOG_JOBS": "1000000000", "ENLARGER_MAX_BACKLOG_SECONDS": "1e12"}
 _MOMENTS = """
@@ -70,13 +72,13 @@ class Service:
         self.rows = stack.enter_context(psycopg.connect(postgres.url(database), autocommit=True))
         self.programs: list[Program] = []
 
-    def start(self, role: str, **settings: str) -> Program:
-        """Start a process on a free port; it is ready when this returns."""
+    def start(self, role: str, user: str = "", **settings: str) -> Program:
+        """Start a process on a free port, as a user of the database; it is ready when this returns."""
         self._started += 1
         folder = self._folder / f"{role}-{self._started}"
         folder.mkdir(parents=True)
         own = {
-            "ENLARGER_DATABASE_URL": self.url(role),
+            "ENLARGER_DATABASE_URL": self.url(user or role),
             "ENLARGER_BLOB_URL": f"file://{self._folder / 'blobs'}",
             "ENLARGER_DATA_DIR": str(folder / "data"),
             "ENLARGER_FIRST_KEY": KEY,
@@ -129,18 +131,18 @@ class Service:
     def forget_statements(self) -> None:
         self.rows.execute("SELECT pg_stat_statements_reset()")
 
-    def statements(self, role: str) -> Counter[str]:
-        """What processes of this role have asked since `forget_statements`, by statement."""
+    def statements(self, user: str) -> Counter[str]:
+        """What this user has asked since `forget_statements`, by statement."""
         query = b"""SELECT query, calls FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
             JOIN pg_database d ON d.oid = s.dbid WHERE r.rolname = %s AND d.datname = %s"""
         counted: Counter[str] = Counter()
-        for text, calls in self.rows.execute(query, (role, self._name)):
+        for text, calls in self.rows.execute(query, (user, self._name)):
             counted[" ".join(text.split())] += calls
         return counted
 
-    def connections(self, role: str) -> int:
+    def connections(self, user: str) -> int:
         query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND datname = %s"
-        return int(self.one(query, role, self._name))
+        return int(self.one(query, user, self._name))
 
     def cpu_seconds(self) -> dict[str, float]:
         """Used so far by each kind of process, and by this one."""
@@ -166,7 +168,7 @@ class Cluster:
             self.postgres.psql("postgres", f"ALTER SYSTEM SET {name} = '{value}'")
         self.postgres.stop()
         self.postgres.start()
-        for role in ("api", "worker"):
+        for role in USERS:
             self.postgres.psql("postgres", f"CREATE ROLE {role} SUPERUSER LOGIN")
         url = self.postgres.create_database()
         self._template = url.rpartition("/")[2]

@@ -9,85 +9,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import contextlib
-import io
 import json
 import os
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from typing import Any
-
-import httpx2
-import numpy as np
-from PIL import Image
 
 import record
 from cluster import KEY, Cluster, Program, Service, cluster
-from counting_proxy import CountingProxy
-from enlarger.jobs.admission import Limits
-from enlarger.jobs.job import Job, Key
-from enlarger.jobs.metrics import depths
-from enlarger.jobs.postgres import open_postgres
-from enlarger.jobs.queue import Entry
-from enlarger.jobs.store import Store
+from job_costs import backlog, cost
 from load import Wire, open_loop
+from tiny_jobs import SLOTS, SUBMIT, body, run_all, submit, warmed
 
-SUBMIT = "/api/v3/wavespeed-ai/real-esrgan"
-QUICK = "realesr-animevideov3"
-TINY_SIDE = 8
 RATE, P99_MS = 100, 25
 CEILING_SECONDS, CEILING_AT_ONCE = 12, 8
 WOKEN_JOBS, PAUSE_SECONDS = 40, 0.2
 TINY_JOBS = 300
 FLOOD, OTHERS, JOBS_A_SLOT = 1000, 5, 2
-SLOTS = 2
-"""Of a worker with one device."""
 GAP_JOBS, JOB_SECONDS, GAP_SHARE = 16, 1.5, 0.05
-COST_JOBS, IDLE_SECONDS = 40, 15
-BACKLOGS, LOOKS = (100, 1000, 5000, 50_000), 15
-
-
-def body(seed: int, side: int = TINY_SIDE) -> bytes:
-    """A submit of a picture of seeded noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    image = base64.b64encode(file.getvalue()).decode()
-    return json.dumps({"image": image, "model": QUICK}).encode()
-
-
-async def submit(api: Program, bodies: Sequence[bytes], key: str = KEY, at_once: int = 8) -> list[str]:
-    """Ids of the jobs."""
-    waiting, ids = list(reversed(bodies)), list[str]()
-
-    async def client() -> None:
-        while waiting:
-            answer = await http.post(SUBMIT, content=waiting.pop())
-            ids.append(answer.raise_for_status().json()["data"]["id"])
-
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    async with httpx2.AsyncClient(base_url=api.url, headers=headers, timeout=60, trust_env=False) as http:
-        await asyncio.gather(*(client() for _ in range(at_once)))
-    return ids
-
-
-def run_all(service: Service, api: Program, bodies: Sequence[bytes]) -> None:
-    """Submit, and wait until no job of the service goes on."""
-    asyncio.run(submit(api, bodies))
-    service.until_ended(service.one("SELECT count(*) FROM jobs"))
-
-
-def warmed(service: Service, api: Program, workers: Sequence[Program]) -> None:
-    """Every worker has computed: its child runs, the network is loaded."""
-    seed = 10**6
-    while any(worker.metric("enlarger_device_busy_seconds") == 0 for worker in workers):
-        run_all(service, api, [body(seed + number) for number in range(2 * SLOTS * len(workers))])
-        seed += 1000
 
 
 def spread(seconds: Iterable[float]) -> dict[str, float]:
@@ -296,111 +238,6 @@ def gap(made: Cluster) -> dict[str, Any]:
 
 def _device(worker: Program) -> tuple[float, float]:
     return worker.metric("enlarger_device_busy_seconds"), worker.metric("enlarger_device_gap_seconds")
-
-
-def cost(made: Cluster) -> dict[str, Any]:
-    """What the database and the store are asked: idle, one job at a time, and in a row."""
-    from tests.services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
-
-    with contextlib.closing(SeaweedS3()) as s3, made.service() as service:
-        bucket, proxies = s3.create_bucket(), {}
-        for role in ("api", "worker"):
-            proxies[role] = CountingProxy(s3.port)
-            service.start(
-                role,
-                ENLARGER_BLOB_URL=f"s3://{bucket}",
-                ENLARGER_S3_ENDPOINT=f"http://127.0.0.1:{proxies[role].port}",
-                ENLARGER_S3_ACCESS_KEY=ACCESS_KEY,
-                ENLARGER_S3_SECRET_KEY=SECRET_KEY,
-            )
-        api, worker = service.programs
-        warmed(service, api, [worker])
-        time.sleep(1)
-
-        def asked(work: Callable[[], None], per: float) -> dict[str, Any]:
-            service.forget_statements()
-            for proxy in proxies.values():
-                proxy.counted.clear()
-            work()
-            return {role: _asked(service, role, proxies[role], per) for role in proxies}
-
-        def in_a_row() -> None:
-            run_all(service, api, [body(100 + number) for number in range(COST_JOBS)])
-
-        def one_by_one() -> None:
-            for number in range(COST_JOBS):
-                run_all(service, api, [body(number)])
-                time.sleep(PAUSE_SECONDS)
-
-        return {
-            "idle_per_second": asked(lambda: time.sleep(IDLE_SECONDS), IDLE_SECONDS),
-            "one_by_one_per_job": asked(one_by_one, COST_JOBS),
-            "in_a_row_per_job": asked(in_a_row, COST_JOBS),
-            "connections": {role: service.connections(role) for role in proxies},
-        }
-
-
-def _asked(service: Service, role: str, proxy: CountingProxy, per: float) -> dict[str, Any]:
-    counted = service.statements(role)
-    ends = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-    return {
-        "round_trips": round(counted.total() / per, 2),
-        "statements": round(
-            sum(calls for text, calls in counted.items() if not text.startswith(ends)) / per, 2
-        ),
-        "commits": round(counted["COMMIT"] / per, 2),
-        "most": {text[:60]: round(calls / per, 2) for text, calls in counted.most_common(8)},
-        "object_requests": {kind: round(calls / per, 2) for kind, calls in sorted(proxy.counted.items())},
-    }
-
-
-def backlog(made: Cluster) -> dict[str, Any]:
-    """What takes longer the more jobs wait: milliseconds of each, by how many do."""
-    with made.service() as service:
-        return asyncio.run(_backlog(service))
-
-
-async def _backlog(service: Service) -> dict[str, Any]:
-    store = Store(open_postgres(service.url("api")))
-    key = Key(id="a" * 32, name="a", created_at=0.0)
-    job = Job(id="0" * 32, key_id=key.id, model=QUICK, input={}, options={"model": QUICK}, created_at=0.0)
-    limits = Limits(max_jobs=10**9, max_seconds=1e12)
-    took: dict[str, Any] = {}
-    try:
-        await store.add_key(key, "hash")
-        await store.add(job)
-        for there, wanted in pairwise((1, *BACKLOGS)):
-            fill(service, there, wanted)
-            took[str(wanted)] = {
-                "admission_looks": await median_ms(lambda: store.check_admission(key, QUICK, limits, 1.0)),
-                "line_looks": await median_ms(store.line),
-                "metrics": await median_ms(lambda: depths(store.database, 1.0)),
-                "claim": await median_ms(lambda: store.claim(Entry("1" * 32), 1.0)),
-            }
-    finally:
-        await store.close()
-    return took
-
-
-def fill(service: Service, there: int, wanted: int) -> None:
-    """Make that many of the first job's like."""
-    copied = "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobs'"
-    columns = [name for (name,) in service.rows.execute(copied.encode())]
-    own = {"id": "lpad(n::text, 32, '0')", "fair_tag": "n", "created_at": "n"}
-    values = ", ".join(own.get(name, f"first.{name}") for name in columns)
-    more = f"generate_series({there}, {wanted - 1}) n WHERE first.id = '{'0' * 32}'"
-    insert = f"INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM jobs first, {more}"
-    service.rows.execute(insert.encode())
-    service.rows.execute("VACUUM ANALYZE jobs")
-
-
-async def median_ms(call: Callable[[], Awaitable[Any]]) -> float:
-    taken: list[float] = []
-    for _ in range(LOOKS):
-        started = time.perf_counter()
-        await call()
-        taken.append((time.perf_counter() - started) * 1000)
-    return round(statistics.median(taken), 2)
 
 
 PARTS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
