@@ -222,14 +222,17 @@ def gap(made: Cluster) -> dict[str, Any]:
         )
         side = round(side * (JOB_SECONDS * 1000 / milliseconds) ** 0.5)
         run_all(service, api, [body(GAP_JOBS, side)])
-        before = _device(worker)
+        before, began = _device(worker), time.monotonic()
+        service.forget_statements()
         run_all(service, api, [body(number, side) for number in range(GAP_JOBS)])
+        asked = service.statements("worker").total() / (time.monotonic() - began)
         busy, waited = (after - earlier for after, earlier in zip(_device(worker), before, strict=True))
     share = waited / (busy + waited)
     return {
         "jobs": GAP_JOBS,
         "side": side,
         "seconds_each": round(busy / GAP_JOBS, 2),
+        "worker_round_trips_per_second": round(asked, 1),
         "gap_share": round(share, 4),
         "aim_gap_share": GAP_SHARE,
         "met": share <= GAP_SHARE,

@@ -66,6 +66,7 @@ def cost(made: Cluster) -> dict[str, Any]:
             "idle_per_second": asked(lambda: time.sleep(IDLE_SECONDS), IDLE_SECONDS),
             "one_by_one_per_job": asked(one_by_one, COST_JOBS),
             "in_a_row_per_job": asked(in_a_row, COST_JOBS),
+            "row_bytes_per_job": service.one("SELECT pg_total_relation_size('jobs') / count(*) FROM jobs"),
             "connections": {user: service.connections(user) for user in USERS},
         }
 
