@@ -87,7 +87,11 @@ class Postgres:
 
     def psql(self, database: str, statement: str) -> str:
         """What psql prints for the statement, without decoration."""
-        words = ("-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement)
+        return self.ask(self.url(database), statement)
+
+    def ask(self, url: str, statement: str) -> str:
+        """As `psql`, of the database at a URL."""
+        words = ("-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement)
         return self._run("psql", *words).strip()
 
     def close(self) -> None:
