@@ -130,7 +130,11 @@ async def assembled(settings: Settings, role: Role, outside: Outside) -> AsyncGe
         service, metrics = _service(ground), Metrics(ground.devices)
         webhooks = await _webhooks(ground, service, metrics)
         store.on_end = _told(metrics, webhooks)
-        worker = None if role is Role.API else Worker(_means(ground), lost_entries(store.database))
+        worker = (
+            None
+            if role is Role.API
+            else Worker(_means(ground), lost_entries(store.database, ground.identity, clock))
+        )
         loops = _loops(ground, role, worker, webhooks)
         checks = {"database": _answers(store)}
         for name, loop in loops.items():

@@ -25,6 +25,8 @@ from enlarger.jobs.queue import Entry, Queue, Terms
 from enlarger.jobs.relay import Ear, Relay
 from enlarger.jobs.split_blobs import SplitBlobs
 from enlarger.jobs.store import Store
+from enlarger.jobs.turns import takes_turn
+from enlarger.jobs.worker import RECONCILE_SECONDS
 from enlarger.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def open_database(settings: Settings) -> Database:
 async def open_queue(settings: Settings, devices: int) -> AsyncGenerator[Queue]:
     """The queue beside the database, for a worker with so many devices."""
     url = _secret(settings.database_url)
-    prefetch = settings.prefetch_jobs if settings.prefetch_jobs is not None else (1 if url else 3)
+    prefetch = settings.prefetch_jobs if settings.prefetch_jobs is not None else (2 if url else 3)
     slots = max(1, devices) * (1 + prefetch)
     if not url:
         yield Queue.in_memory(slots=slots)
@@ -108,13 +110,20 @@ async def migrate(settings: Settings) -> None:
         await database.close()
 
 
-def lost_entries(database: Database) -> Callable[[int | None], Awaitable[list[Entry]]] | None:
-    """What finds the entries that the queue has lost; None where it has them all from the rows."""
+def lost_entries(
+    database: Database, holder: str, clock: Callable[[], float]
+) -> Callable[[int | None], Awaitable[list[Entry]]] | None:
+    """What finds the entries that the queue has lost, one of many workers at a time; None where all are in the rows."""
     if database.dialect == "sqlite":
         return None
     from enlarger.jobs.postgres_queue import without_entry
 
-    return lambda at_most: without_entry(database, at_most or _MOST_LOST)
+    async def lost(at_most: int | None) -> list[Entry]:
+        if not await takes_turn(database, "reconcile", holder, clock(), RECONCILE_SECONDS):
+            return []
+        return await without_entry(database, at_most or _MOST_LOST)
+
+    return lost
 
 
 def _require_postgres(url: str) -> None:

@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=16,
-        description="Pictures made ready for each device while it computes; 3 on one machine, 1 with database_url "
+        description="Pictures made ready for each device while it computes; 3 on one machine, 2 with database_url "
         "when not given.",
     )
     sync_wait_seconds: float = Field(

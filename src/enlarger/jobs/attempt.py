@@ -170,6 +170,8 @@ class Attempt:
                 target = folder / "result"
                 computed = await device.compute.encode(ready, target)
                 await self._finish(computed, target)
+                if bands is not None:
+                    await forget(means.blobs, self._job.id)
 
     async def _check_route(self, ready: Ready) -> None:
         """Hand a large picture on to a worker that takes such, if this one does not."""
@@ -254,8 +256,6 @@ class Attempt:
         # That of the report: what did not go as planned is not what this picture always gives.
         fingerprint = str(computed.report.get("fingerprint", ""))
         await self._end(output, computed.report, fingerprint, self._course.device_seconds)
-        if means.settings.checkpoint_megapixels:
-            await forget(means.blobs, job.id)
 
     async def _end(
         self, output: Output, report: Mapping[str, Any], fingerprint: str, device_seconds: float | None

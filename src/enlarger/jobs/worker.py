@@ -16,7 +16,8 @@ from enlarger.jobs.queue import MOST_ASIDE, SLOTS, Entry, HandBack
 
 logger = logging.getLogger(__name__)
 
-_RECONCILE_SECONDS = 30.0
+RECONCILE_SECONDS = 30.0
+"""Between two looks for entries that the queue has lost."""
 
 
 class Worker:
@@ -114,8 +115,8 @@ class Worker:
                 # Any ticket draws the next job; as many as can be in hand keep all slots busy.
                 at_most = SLOTS + MOST_ASIDE
             except Exception:
-                logger.exception("The store cannot be read; trying again in %g s", _RECONCILE_SECONDS)
-            await asyncio.sleep(_RECONCILE_SECONDS)
+                logger.exception("The store cannot be read; trying again in %g s", RECONCILE_SECONDS)
+            await asyncio.sleep(RECONCILE_SECONDS)
 
 
 def _gave_up(job: Job) -> str:
