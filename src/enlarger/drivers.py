@@ -113,7 +113,7 @@ async def migrate(settings: Settings) -> None:
 def lost_entries(
     database: Database, holder: str, clock: Callable[[], float]
 ) -> Callable[[int | None], Awaitable[list[Entry]]] | None:
-    """What finds entries that the queue has lost, for one of many workers at a time; None where all are in the rows."""
+    """What finds entries that the queue has lost, for one of many workers at once; None where all are in the rows."""
     if database.dialect == "sqlite":
         return None
     from enlarger.jobs.postgres_queue import without_entry
