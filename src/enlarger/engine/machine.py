@@ -212,10 +212,11 @@ def _sight_mps(name: str, index: int, roots: Roots) -> Sighting:
 
 def _sight_gpu(name: str, index: int, roots: Roots) -> Sighting:
     del roots
-    openvino = _imported("openvino")
-    if openvino is None:
+    if _imported("openvino") is None:
         return Sighting(name=name, runtime="openvino", text="OpenVINO cannot be imported", is_usable=False)
-    core = openvino.Core()
+    from enlarger.engine.runtime.openvino_core import openvino_core
+
+    core = openvino_core()
     found = [device for device in core.available_devices if device.startswith("GPU")]
     if index >= len(found):
         text = f"OpenVINO finds {len(found)} Intel GPUs"

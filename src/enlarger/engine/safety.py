@@ -57,14 +57,14 @@ def _model_path() -> Path | None:
 
 @functools.cache
 def _network(path: Path) -> Any:
-    import openvino as ov
+    from enlarger.engine.runtime.openvino_core import openvino_core
 
     data = path.read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != SHA256:
         raise WeightsCorrupt(
             f"{path.name} of {PACKAGE} has sha256 {found}, expected {SHA256}; install the package again"
         )
-    core = ov.Core()
+    core = openvino_core()
     # bf16 would make the score depend on the machine.
     exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     return core.compile_model(core.read_model(io.BytesIO(data)), "CPU", exact).create_infer_request()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -83,3 +85,38 @@ def test_graphs_of_large_windows_are_kept_and_the_one_not_used_for_longest_goes(
     assert compiled == [*sizes, one_more]
     run(opened, *sizes[1])
     assert compiled == [*sizes, one_more, sizes[1]]
+
+
+STACKS = """
+import ctypes, gc, io
+from PIL import Image
+from enlarger.engine.options import Options
+from enlarger.engine.pipeline import Engine
+
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def handlers_stack():
+    found = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    return found.sp
+
+file, stacks = io.BytesIO(), set()
+Image.new("RGB", (8, 8)).save(file, "png")
+engines = []
+for _ in range(3):
+    engines.append(Engine())
+    engines[-1].upscale(file.getvalue(), Options(model="realesr-animevideov3"))
+    stacks.add(handlers_stack())
+while engines:
+    engines.pop(0)
+    gc.collect()
+    stacks.add(handlers_stack())
+print(len(stacks))
+"""
+
+
+def test_stack_of_signal_handlers_is_none_that_went_with_an_engine() -> None:
+    """Cores that went in the order they came left a freed one to the handlers, and Ctrl-C ended in a crash."""
+    done = subprocess.run([sys.executable, "-c", STACKS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

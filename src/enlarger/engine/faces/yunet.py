@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from enlarger.engine.faces.face import Array, Face, union_share
+from enlarger.engine.runtime.openvino_core import openvino_core
 
 STRIDES = (8, 16, 32)
 FLOOR = 0.3
@@ -26,7 +26,7 @@ class YuNet:
     """The network, compiled once for pictures of any size. `data` is the content of its ONNX file."""
 
     def __init__(self, data: bytes, threads: int = 0) -> None:
-        core = ov.Core()
+        core = openvino_core()
         model: Any = core.read_model(io.BytesIO(data))
         model.reshape([1, 3, -1, -1])
         config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

@@ -29,6 +29,7 @@ from enlarger.engine.networks.ops import (
     kernel,
 )
 from enlarger.engine.runtime import Session
+from enlarger.engine.runtime.openvino_core import openvino_core
 from enlarger.errors import OutOfMemory, RuntimeUnavailable
 
 Node = Any  # openvino publishes no complete types
@@ -49,7 +50,7 @@ class OpenVino:
         self._plugin = self._device.upper().replace(":", ".")  # gpu:1 is GPU.1 to OpenVINO
 
     def precisions(self) -> tuple[str, ...]:
-        able = ov.Core().get_property(self._plugin, "OPTIMIZATION_CAPABILITIES")
+        able = openvino_core().get_property(self._plugin, "OPTIMIZATION_CAPABILITIES")
         if self._device != "cpu":
             # f16 can overflow to NaN: only when asked for by name.
             return ("f32", "f16") if "FP16" in able else ("f32",)
@@ -77,7 +78,7 @@ class _Session:
         self._hyper = hyper
         self._plugin = plugin
         self._ops = _GraphOps(weights)
-        self._core = ov.Core()
+        self._core = openvino_core()
         self._config: dict[str, str | int] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
