@@ -230,7 +230,14 @@ def _loops(ground: _Ground, role: Role, worker: Worker | None, webhooks: Webhook
         loops["retention"] = Retention(
             database=database, blobs=ground.blobs, settings=settings, clock=clock, holder=ground.identity
         )
-    relay = open_relay(settings, database, ground.changes, ground.identity, lambda _: webhooks.wake())
+    relay = open_relay(
+        settings,
+        database,
+        ground.changes,
+        ground.identity,
+        lambda _: webhooks.wake(),
+        hears_tiles=role is not Role.WORKER,
+    )
     if relay is not None:
         loops["relay"] = relay
     if isinstance(clock, DatabaseClock):

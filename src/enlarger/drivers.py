@@ -75,12 +75,18 @@ async def open_queue(settings: Settings, devices: int) -> AsyncGenerator[Queue]:
 
 
 def open_relay(
-    settings: Settings, database: Database, changes: Changes, origin: str, heard: Callable[[str], None]
+    settings: Settings,
+    database: Database,
+    changes: Changes,
+    origin: str,
+    heard: Callable[[str], None],
+    *,
+    hears_tiles: bool,
 ) -> Relay | None:
     """What carries news between the processes of a service; None where there is only one."""
     if not settings.database_url:
         return None
-    return Relay(database, open_ear(settings), changes, origin=origin, heard=heard)
+    return Relay(database, open_ear(settings), changes, origin=origin, heard=heard, hears_tiles=hears_tiles)
 
 
 def open_ear(settings: Settings) -> Ear:

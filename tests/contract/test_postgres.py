@@ -238,9 +238,13 @@ async def test_clock_is_that_of_the_database_however_wrong_the_machine(database:
 
 
 @asynccontextmanager
-async def related(database: Database, url: str, origin: str, heard: list[str]) -> AsyncGenerator[Changes]:
+async def related(
+    database: Database, url: str, origin: str, heard: list[str], *, hears_tiles: bool = True
+) -> AsyncGenerator[Changes]:
     changes = Changes()
-    relay = Relay(database, Listener(url), changes, origin=origin, heard=heard.append)
+    relay = Relay(
+        database, Listener(url), changes, origin=origin, heard=heard.append, hears_tiles=hears_tiles
+    )
     running = asyncio.create_task(relay.run())
     async with asyncio.timeout(WAIT_SECONDS):
         while changes.relay is None:  # noqa: ASYNC110
@@ -267,6 +271,24 @@ async def test_news_reach_other_processes_and_do_not_come_back(database: Databas
     assert own_news == [*sent, StatusChanged()]
     assert heard == ["job"]
     assert own.empty()
+
+
+async def test_worker_hears_of_jobs_and_not_of_tiles(database: Database, url: str) -> None:
+    api, worker = (
+        related(database, url, "a", []),
+        related(database, url, "w", [], hears_tiles=False),
+    )
+    async with api as here, worker as there, related(database, url, "b", []) as third:
+        with there.listening("job") as others, here.listening("job") as watched:
+            for change in (TILE, TILE, StatusChanged()):
+                third.publish("job", change)
+            assert await asyncio.wait_for(others.get(), WAIT_SECONDS) == StatusChanged()
+            assert [await asyncio.wait_for(watched.get(), WAIT_SECONDS) for _ in range(3)] == [
+                TILE,
+                TILE,
+                StatusChanged(),
+            ]
+            assert others.empty()
 
 
 async def test_relay_hears_again_after_a_crash(postgres: Postgres, database: Database, url: str) -> None:

@@ -143,4 +143,5 @@ async def _viewed(context: Context, request: Request, job: Job, picture: str) ->
 
 
 def _milliseconds(start: float, end: float | None) -> int | None:
-    return None if end is None else round(1000 * (end - start))
+    # Of two machines, whose clocks agree to a few milliseconds.
+    return None if end is None else max(0, round(1000 * (end - start)))

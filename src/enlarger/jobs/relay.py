@@ -20,7 +20,9 @@ from enlarger.jobs.database import Database
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = "enlarger_changes"
+CHANGES = "enlarger_changes"
+TILES = "enlarger_tiles"
+"""Channels. Tiles are many, and of no use to workers, who listen for cancelled jobs."""
 _TOGETHER_SECONDS = 0.1
 """News of this long go in one message: a fast device finishes hundreds of tiles a second."""
 _MOST_BYTES = 7500
@@ -39,6 +41,7 @@ class Relay:
     """Sends what `changes` tells in this process to the others, and tells here what they send.
 
     origin: unlike that of any other process. heard: called with the id of every job that changed elsewhere.
+    hears_tiles: whether anybody here may wait for tiles.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Relay:
         *,
         origin: str,
         heard: Callable[[str], None] = lambda job_id: None,
+        hears_tiles: bool = True,
     ) -> None:
+        self._channels = (CHANGES, TILES) if hears_tiles else (CHANGES,)
         self._database = database
         self._ear = ear
         self._changes = changes
@@ -61,7 +66,8 @@ class Relay:
 
     async def run(self) -> None:
         """Carry news until `stop`."""
-        await self._ear.add(CHANNEL, self._receive)
+        for channel in self._channels:
+            await self._ear.add(channel, self._receive)
         self._changes.relay = self._note
         try:
             while not self._stopped:
@@ -89,8 +95,10 @@ class Relay:
         news, self._unsent = self._unsent, []
         if not news:
             return
-        messages = packed(self._origin, news)
-        sent = select(*(func.pg_notify(CHANNEL, message) for message in messages))
+        # Tiles first: with the news that a job has ended nobody waits for them any more.
+        parts = {TILES: [one for one in news if one[1]], CHANGES: [one for one in news if not one[1]]}
+        messages = [(name, text) for name, part in parts.items() for text in packed(self._origin, part)]
+        sent = select(*(func.pg_notify(name, text) for name, text in messages))
         try:
             await self._database.read(lambda connection: connection.execute(sent).all())
         except Overloaded as error:
@@ -108,6 +116,8 @@ class Relay:
 
 def packed(origin: str, news: Sequence[list[Any]]) -> list[str]:
     """Messages that hold the news, each small enough to be sent."""
+    if not news:
+        return []
     message = json.dumps({"from": origin, "news": news}, separators=(",", ":"))
     if len(message.encode()) <= _MOST_BYTES or len(news) == 1:
         return [message]
