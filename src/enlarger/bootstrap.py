@@ -38,7 +38,6 @@ from enlarger.jobs.job import Job, Key
 from enlarger.jobs.keys import ensure_first_key, secret_hash
 from enlarger.jobs.metrics import Metrics, depths
 from enlarger.jobs.outbox import Outbox
-from enlarger.jobs.precedence import Precedence
 from enlarger.jobs.preflight import Planner
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.retention import Retention
@@ -147,7 +146,7 @@ async def embedded(
             blobs = open_blobs(settings, clock)
             await blobs.clear_scratch()
             key = await _first_key(store, settings, clock(), new_id)
-            queue, changes, precedence = Queue.in_memory(), Changes(), Precedence()
+            queue, changes = Queue.in_memory(), Changes()
             downloads = SharedDownloads(weights, settings)
             link_secret = await store.secret("links", os.urandom(_SECRET_BYTES))
             service = Service(
@@ -161,7 +160,6 @@ async def embedded(
                 changes=changes,
                 planner=planner,
                 weights=downloads,
-                precedence=precedence,
             )
             metrics = Metrics()
             base_url = settings.public_base_url or local_url
@@ -175,7 +173,6 @@ async def embedded(
                 clock=clock,
                 changes=changes,
                 weights=downloads,
-                precedence=precedence,
             )
             retention = Retention(database=store.database, blobs=blobs, settings=settings, clock=clock)
             store.on_end = _told(metrics, webhooks)

@@ -23,7 +23,6 @@ from enlarger.jobs.blobs import Blobs, input_key
 from enlarger.jobs.changes import Changes, Progress, StatusChanged, status_changed, tile_done
 from enlarger.jobs.job import EXTENSIONS, MAX_COMPUTE_STARTS, Job, Output
 from enlarger.jobs.moderation import refuse_nsfw
-from enlarger.jobs.precedence import Precedence
 from enlarger.jobs.queue import MOST_ASIDE, SLOTS, Queue
 from enlarger.jobs.sources import fetch_limits
 from enlarger.jobs.store import Store
@@ -101,7 +100,6 @@ class Worker:
         clock: Callable[[], float],
         changes: Changes | None = None,
         weights: SharedDownloads | None = None,
-        precedence: Precedence | None = None,
         resolver: guard.Resolver = guard.system_resolver,
     ) -> None:
         self._store = store
@@ -112,7 +110,6 @@ class Worker:
         self._clock = clock
         self._changes = changes or Changes()
         self._weights = weights or SharedDownloads(None, settings)
-        self._precedence = precedence or Precedence()
         self._resolver = resolver
         self._device = asyncio.Lock()
         self._spare_tickets = 0
@@ -143,7 +140,7 @@ class Worker:
         may be used again, in place of one that came while every waiting job belonged to a key at its
         `max_concurrency`. Raises only when the store fails.
         """
-        while (job := await self._next(ticket)) is not None:
+        while (job := await self._store.claim(ticket, self._clock())) is not None:
             self._changes.publish(job.id, StatusChanged())
             try:
                 with bound_contextvars(job_id=job.id):
@@ -154,10 +151,6 @@ class Worker:
                 return self._takes_spare_ticket()
         self._spare_tickets += 1
         return False
-
-    async def _next(self, ticket: str) -> Job | None:
-        await self._precedence.give_way()
-        return await self._store.claim(ticket, self._clock())
 
     def _takes_spare_ticket(self) -> bool:
         if not self._spare_tickets:
