@@ -42,7 +42,6 @@ from enlarger.jobs.job import Job
 from enlarger.jobs.keys import ensure_first_key, ensure_given_key
 from enlarger.jobs.metrics import Metrics, depths
 from enlarger.jobs.outbox import Outbox
-from enlarger.jobs.precedence import Precedence
 from enlarger.jobs.preflight import Planner
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.retention import Retention
@@ -114,7 +113,6 @@ class _Ground:
     fleet: Fleet
     identity: str
     link_secret: bytes
-    precedence: Precedence
 
 
 @asynccontextmanager
@@ -179,7 +177,6 @@ async def _ground(stack: AsyncExitStack, settings: Settings, outside: Outside) -
         fleet=Fleet(store.database, clock),
         identity=outside.new_id(),
         link_secret=await store.secret("links", os.urandom(_SECRET_BYTES)),
-        precedence=Precedence(),
     )
 
 
@@ -195,7 +192,6 @@ def _service(ground: _Ground) -> Service:
         planner=ground.outside.planner,
         weights=ground.downloads,
         devices=_device_count(ground),
-        precedence=ground.precedence,
     )
 
 
@@ -211,7 +207,6 @@ def _means(ground: _Ground) -> Means:
         changes=ground.changes,
         weights=ground.downloads,
         routes=served(list(ground.outside.devices), settings.worker_pools, settings.worker_sizes),
-        precedence=ground.precedence,
         is_idle_elsewhere=_is_idle_elsewhere(ground),
     )
 

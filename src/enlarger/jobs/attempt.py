@@ -25,7 +25,6 @@ from enlarger.jobs.devices import Computed, Device, Devices, Ready
 from enlarger.jobs.history import DAY_SECONDS
 from enlarger.jobs.job import EXTENSIONS, Job, Output
 from enlarger.jobs.moderation import refuse_nsfw
-from enlarger.jobs.precedence import Precedence
 from enlarger.jobs.queue import Queue
 from enlarger.jobs.routes import PictureSize, Route
 from enlarger.jobs.sources import fetch_limits
@@ -66,7 +65,6 @@ class Means:
     changes: Changes
     weights: SharedDownloads
     routes: tuple[Route, ...]
-    precedence: Precedence = field(default_factory=Precedence)
     resolver: guard.Resolver = guard.system_resolver
     is_idle_elsewhere: Callable[[str], Awaitable[bool]] = _nowhere
 

@@ -201,8 +201,6 @@ def _set_up_writer(connection: Any, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    # Whoever commits the last of so many pages waits until all of them are in the database: 32 MB, not SQLite's 4.
-    cursor.execute("PRAGMA wal_autocheckpoint=8000")
     cursor.close()
 
 

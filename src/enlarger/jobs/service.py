@@ -23,7 +23,6 @@ from enlarger.jobs.job import Job, Key, Output, Scope
 from enlarger.jobs.keys import secret_hash
 from enlarger.jobs.limits import AtOnce
 from enlarger.jobs.line import Line, Standing, one_device
-from enlarger.jobs.precedence import Precedence
 from enlarger.jobs.preflight import Planner, Preflight
 from enlarger.jobs.routes import route_of
 from enlarger.jobs.sources import InlineSource, Source, UrlSource, fetch_limits
@@ -62,7 +61,6 @@ class Service:
         planner: Planner | None = None,
         weights: SharedDownloads | None = None,
         devices: Callable[[], Awaitable[int]] = one_device,
-        precedence: Precedence | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -73,7 +71,6 @@ class Service:
         self._changes = changes or Changes()
         self._checks = AtOnce(_CHECKS_AT_ONCE, "checks of API keys")
         self._submits = AtOnce(_SUBMITS_AT_ONCE, "submits")
-        self._precedence = precedence or Precedence()
         self._refusing_until = float("-inf")
         self._line = Line(store, clock, devices)
         self._intake = Intake(blobs=blobs, settings=settings, clock=clock, link_secret=link_secret)
@@ -141,7 +138,7 @@ class Service:
             route=str(route_of(options.model, self._settings.pools)),
             rank=-key.priority,
         )
-        with self._submits.one(), self._precedence.request():
+        with self._submits.one():
             repeat = (
                 await asyncio.to_thread(repeat_of, idempotency_key, job, image) if idempotency_key else None
             )

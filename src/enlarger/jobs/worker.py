@@ -58,7 +58,7 @@ class Worker:
         A ticket is good for any job of its route: the store chooses the one whose turn it is. Raises HandBack when
         another worker had better take it, else only when the store fails.
         """
-        while (job := await self._next(entry)) is not None:
+        while (job := await self._store.claim(entry, self._means.clock())) is not None:
             self._tell(job)
             try:
                 with bound_contextvars(job_id=job.id):
@@ -67,10 +67,6 @@ class Worker:
                 self._tell(job)
             if not again:
                 return
-
-    async def _next(self, entry: Entry) -> Job | None:
-        await self._means.precedence.give_way()
-        return await self._store.claim(entry, self._means.clock())
 
     async def _ended(self, job: Job) -> bool:
         """One attempt; whether the job wants another."""
