@@ -22,7 +22,7 @@ from tempfile import mkstemp
 from typing import Protocol
 
 from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
-from enlarger.jobs.scratch import Scratch
+from enlarger.jobs.scratch import Scratch, told_of_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,8 @@ class LocalBlobs:
         await asyncio.to_thread(self._scratch.clear)
 
     async def put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(write_durably, self._path(key), data)
+        with told_of_full_disk():
+            await asyncio.to_thread(write_durably, self._path(key), data)
 
     async def put_file(self, key: str, path: Path) -> None:
         await asyncio.to_thread(_adopt, path, self._path(key))
