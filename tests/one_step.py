@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, field
 from hashlib import sha256
@@ -14,7 +14,7 @@ from enlarger.jobs.attempt import Means
 from enlarger.jobs.blobs import Blobs
 from enlarger.jobs.changes import Changes
 from enlarger.jobs.devices import Devices
-from enlarger.jobs.queue import Queue
+from enlarger.jobs.queue import Entry, Queue
 from enlarger.jobs.routes import served
 from enlarger.jobs.store import Store
 from enlarger.jobs.weights import SharedDownloads
@@ -78,6 +78,7 @@ def make_worker(
     clock: Callable[[], float],
     changes: Changes | None = None,
     weights: SharedDownloads | None = None,
+    lost: Callable[[int | None], Awaitable[list[Entry]]] | None = None,
     **means: Any,
 ) -> Worker:
     """A worker with one device, or with those of the list `compute`, which ends what the queue of its store wakes."""
@@ -95,7 +96,8 @@ def make_worker(
             weights=weights or SharedDownloads(None, settings),
             routes=served(["cpu"], settings.worker_pools, settings.worker_sizes),
             **means,
-        )
+        ),
+        lost,
     )
 
 

@@ -35,6 +35,8 @@ limit and the way out.
 
 from __future__ import annotations
 
+import errno
+
 
 class EnlargerError(Exception):
     """Something went wrong inside enlarger."""
@@ -208,6 +210,11 @@ class StorageUnavailable(Overloaded):
     """The store of pictures does not answer, or refuses the server."""
 
     code = "storage_unavailable"
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether the disk, or the user's part of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def error_classes() -> dict[str, type[EnlargerError]]:

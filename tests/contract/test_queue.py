@@ -204,6 +204,31 @@ async def test_memory_does_not_grow_with_the_jobs_done() -> None:
     assert len(await queries.queue_log()) <= 3 * SLOTS
 
 
+async def test_stop_hands_back_at_once_what_takes_its_time_to_end() -> None:
+    queries = InMemoryQueries(InMemoryDriver())
+    queue = Queue(PgQueuer(queries.driver, queries=queries), queries, Terms())
+    started, may_end = asyncio.Event(), asyncio.Event()
+
+    async def run_job(_entry: Entry) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    await queue.enqueue([Entry("slow")])
+    task = asyncio.create_task(queue.run(run_job))
+    await asyncio.wait_for(started.wait(), WAIT_SECONDS)
+    assert [entry.status for entry in await queries.queue_size()] == ["picked"]
+    await queue.stop(0)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while [entry.status for entry in await queries.queue_size()] != ["queued"]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+
+
 @pytest.mark.parametrize("turns", range(8))
 async def test_no_id_is_started_once_stop_was_called_at_whatever_turn_of_the_loop(
     queue: Queue, turns: int

@@ -20,6 +20,7 @@ import psycopg
 import requests
 from psycopg.rows import DictRow, dict_row
 
+from ..services.cable import Cable
 from ..services.ports import free_ports, spawn
 from ..services.postgres import Postgres
 from ..services.s3 import ACCESS_KEY, SECRET_KEY, SeaweedS3
@@ -39,11 +40,11 @@ class Node:
     ) -> None:
         """before: words before the command, such as those that put it into a namespace."""
         self.role = role
-        self.log_file = folder.with_suffix(".log")
+        self.log_file = folder.with_suffix(".log")  # beside the folder, whose disk may be full
         [self.port] = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [*before, sys.executable, "-m", "enlarger", role, "--port", str(self.port)]
-        self._environment = {**environment, "ENLARGER_DATA_DIR": str(folder)}
+        self._environment = {"ENLARGER_DATA_DIR": str(folder), **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,10 +52,12 @@ class Node:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Start the process, and wait for no more than that."""
+    def start(self, **settings: str) -> None:
+        """Start the process, and wait for no more than that. settings: environment variables for this once."""
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-        self._process = spawn(self._command, self.log_file, "KILL", environment=self._environment)
+        self.is_as_others = not settings
+        environment = {**self._environment, **settings}
+        self._process = spawn(self._command, self.log_file, "KILL", environment=environment)
 
     def wait_until_ready(self) -> None:
         """Until the process has said so; it has to stay alive."""
@@ -120,20 +123,14 @@ class Cluster:
         self.database_url = postgres.create_database()
         self.apis: list[Node] = []
         self.workers: list[Node] = []
-        blobs = {
-            "ENLARGER_BLOB_URL": f"s3://{s3.create_bucket()}/jobs",
-            "ENLARGER_S3_ENDPOINT": s3.endpoint,
-            "ENLARGER_S3_ACCESS_KEY": ACCESS_KEY,
-            "ENLARGER_S3_SECRET_KEY": SECRET_KEY,
-        }
         self.environment = {
             **{name: "" for name in os.environ if name.startswith("ENLARGER_")},
             "ENLARGER_DATABASE_URL": self.database_url,
-            **(blobs if s3 else {}),
+            **(_bucket_of(s3) if s3 else {}),
             "ENLARGER_FIRST_KEY": KEY,
             # Bytecode is kept, also where the environment forbids it: else each of the starts compiles for 3 s.
             "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+            "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode"),
             **settings,
         }
         self._migrate()
@@ -149,6 +146,17 @@ class Cluster:
         name = f"{role}-{len(nodes) + 1}"
         node = Node(role, self.folder / name, {**self.environment, **settings}, before=before)
         nodes.append(node)
+        node.start()
+        return node
+
+    def add_far(self, cable: Cable, s3: SeaweedS3) -> Node:
+        """A worker at the far end of a cable, started, that is none of `workers`: whoever adds it closes it."""
+        address = cable.leads_to(self.postgres.port)
+        settings = {
+            "ENLARGER_DATABASE_URL": self.database_url.replace(f"127.0.0.1:{self.postgres.port}", address),
+            "ENLARGER_S3_ENDPOINT": f"http://{cable.leads_to(s3.port)}",
+        }
+        node = Node("worker", self.folder / "far", {**self.environment, **settings}, before=cable.before)
         node.start()
         return node
 
@@ -200,6 +208,16 @@ class Cluster:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+
+
+def _bucket_of(s3: SeaweedS3) -> dict[str, str]:
+    """Settings of a new one."""
+    return {
+        "ENLARGER_BLOB_URL": f"s3://{s3.create_bucket()}/jobs",
+        "ENLARGER_S3_ENDPOINT": s3.endpoint,
+        "ENLARGER_S3_ACCESS_KEY": ACCESS_KEY,
+        "ENLARGER_S3_SECRET_KEY": SECRET_KEY,
+    }
 
 
 class Rows:

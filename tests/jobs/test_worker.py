@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from enlarger.errors import FeatureUnavailable, InvalidPicture
+from enlarger.errors import FeatureUnavailable, InvalidPicture, Overloaded, StorageFull
 from enlarger.jobs.blobs import LocalBlobs, input_key
 from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job, Key, Output, State
 from enlarger.jobs.queue import Entry, Queue
@@ -462,6 +463,64 @@ async def test_picture_that_cannot_be_had_now_costs_the_job_nothing(
     assert (done.state, done.compute_starts) == (State.COMPLETED, 1)
     await worker.stop()
     await running
+
+
+async def test_worker_whose_database_is_away_at_its_start_works_once_it_is_back(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    device: Any,
+    settings: Settings,
+    clock: Any,
+    inline_job: InlineJob,
+) -> None:
+    async def away(_at_most: int | None) -> list[Entry]:
+        raise Overloaded("The database is away")
+
+    worker = make_worker(
+        store=store, blobs=blobs, queue=queue, compute=device, settings=settings, clock=clock, lost=away
+    )
+    running = asyncio.create_task(worker.run())
+    job = await inline_job()
+    await queue.enqueue([Entry(job.id)])
+    assert (await ended(store, job.id)).state is State.COMPLETED
+    await worker.stop()
+    await running
+
+
+@pytest.mark.parametrize(
+    ("min_free_bytes", "states"),
+    [(0, [State.FAILED]), (1 << 60, [State.CREATED, State.PROCESSING])],
+    ids=["too large for this disk", "disk full without it"],
+)
+async def test_picture_that_fills_the_disk_fails_unless_the_disk_is_full_without_it(
+    store: Store,
+    blobs: LocalBlobs,
+    queue: Queue,
+    settings: Settings,
+    clock: Any,
+    inline_job: InlineJob,
+    min_free_bytes: int,
+    states: list[State],
+) -> None:
+    class Full:
+        async def upscale(self, *_: Any) -> None:
+            raise StorageFull("No space left on device")
+
+    worker = make_worker(
+        store=store,
+        blobs=blobs,
+        queue=queue,
+        compute=Full(),
+        settings=settings.model_copy(update={"min_free_bytes": min_free_bytes}),
+        clock=clock,
+    )
+    job = await inline_job()
+    with suppress(StorageFull):
+        await worker.run_job(Entry(job.id))
+    left = await reached(store, job.id, *State)
+    assert left.state in states
+    assert left.error_code == ("storage_full" if left.state is State.FAILED else "")
 
 
 def s3_blobs(s3: SeaweedS3, proxy: Proxy, tmp_path: Path) -> S3Blobs:

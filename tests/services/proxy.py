@@ -15,9 +15,12 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Forwards connections to `target` (host, port). Change the attributes while it runs; they hold at once."""
+    """Forwards connections to `target` (host, port). Change the attributes while it runs; they hold at once.
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    host: the address it listens on.
+    """
+
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.target = target
         self.bytes_per_second: float | None = None
         """Rate of each direction of each connection; None: as fast as it goes."""
@@ -32,7 +35,7 @@ class Proxy:
         self._closed = False
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self._start(self._accept)
 
     @property

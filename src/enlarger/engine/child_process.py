@@ -42,7 +42,7 @@ from enlarger.engine.child_messages import (
     Request,
 )
 from enlarger.engine.parent import end_with
-from enlarger.errors import Cancelled, EnlargerError
+from enlarger.errors import Cancelled, EnlargerError, StorageFull, is_full_disk
 
 if TYPE_CHECKING:
     from enlarger.engine.decoder import Decoder
@@ -174,7 +174,9 @@ def _outcome(done: Callable[[], Outcome]) -> Outcome:
         return Failure(error.code, error.message)
     except MemoryError:
         return Failure("out_of_memory", "the machine has too little free memory for this picture")
-    except OSError as error:  # a full disk, say: no reason to die and try again
+    except OSError as error:  # no reason to die and try again
+        if is_full_disk(error):
+            return Failure(StorageFull.code, f"The disk is full: {error.strerror}")
         return Failure("internal_error", f"a file could not be read or written: {error}")
 
 

@@ -21,6 +21,7 @@ from enlarger.errors import (
     InvalidPicture,
     OutOfMemory,
     PictureTooLarge,
+    StorageFull,
     UnsupportedFormat,
     error_from,
 )
@@ -42,7 +43,8 @@ MAX_NOTES = 50
 MAX_TEXT = 1_000
 
 PASSED_ON = {
-    error.code for error in (InvalidOption, InvalidPicture, UnsupportedFormat, PictureTooLarge, OutOfMemory)
+    error.code
+    for error in (InvalidOption, InvalidPicture, UnsupportedFormat, PictureTooLarge, OutOfMemory, StorageFull)
 }
 """The errors a child may report."""
 

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from enlarger.engine import sandbox
 from enlarger.engine.geometry import Size
 from enlarger.engine.parent import end_with
-from enlarger.errors import EnlargerError, OutOfMemory, PictureTooLarge
+from enlarger.errors import EnlargerError, OutOfMemory, PictureTooLarge, StorageFull, is_full_disk
 
 if TYPE_CHECKING:
     from enlarger.engine.pictures.codec import Header
@@ -148,6 +148,10 @@ def _write(pictures: Iterable[Picture], target: IO[bytes]) -> None:
                 while rows:
                     rows = rows[target.write(rows) :]
     except OSError as error:
+        if is_full_disk(error):
+            raise StorageFull(
+                f"The scratch folder cannot hold the decoded picture: {error.strerror}"
+            ) from error
         raise OutOfMemory(f"the scratch folder cannot hold the decoded picture: {error.strerror}") from error
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -288,7 +288,8 @@ class Attempt:
             except StorageUnavailable as error:
                 logger.warning("The result of job %s waits for the store: %s", job.id, error)
                 await asyncio.sleep(error.retry_after_seconds)
-            _go_on(await means.store.is_claimed(job))
+            with suppress(Overloaded):  # the network is cut: the database is away as well
+                _go_on(await means.store.is_claimed(job))
 
 
 def _inference_ms(timings_ms: Mapping[str, float]) -> int:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from enlarger.errors import AlreadyExists, NotFound, StorageFull, StorageUnavailable
 from enlarger.jobs.durable import adopt, create, link, write_once
-from enlarger.jobs.scratch import Scratch
+from enlarger.jobs.scratch import Scratch, told_of_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,8 @@ class LocalBlobs:
             return shutil.disk_usage(self._root).free
 
     async def _written(self, write: Callable[..., None], *values: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, write, *values)
+        with told_of_full_disk():
+            await asyncio.get_running_loop().run_in_executor(self._threads, write, *values)
 
     def _path(self, key: str) -> Path:
         if not is_key(key):

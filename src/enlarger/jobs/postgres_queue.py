@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import psycopg
 from pgqueuer import PgQueuer
 from pgqueuer.adapters.persistence.queries import Queries, SyncQueries
+from pgqueuer.models import Job as Stored
+from pgqueuer.models import TracebackRecord
+from pgqueuer.types import JOB_STATUS
 from psycopg.rows import dict_row
 from sqlalchemy import Connection, column, func, select, table, text
 
@@ -35,6 +39,33 @@ class _InTransaction:
         return cursor.fetchall()
 
 
+class _Fenced(Queries):
+    """PgQueuer's statements, except that an entry which another worker has taken is that one's alone to end.
+
+    A worker that was silent for longer than its lease would remove it under its successor, or hand it to a third.
+    """
+
+    async def log_jobs(self, job_status: list[tuple[Stored, JOB_STATUS, TracebackRecord | None]]) -> None:
+        held = await self._held([entry for entry, _, _ in job_status])
+        if ended := [one for one in job_status if one[0].id in held]:
+            await super().log_jobs(ended)
+
+    async def retry_job(
+        self, job: Stored, delay: timedelta, traceback_record: TracebackRecord | None
+    ) -> None:
+        if await self._held([job]):
+            await super().retry_job(job, delay, traceback_record)
+
+    async def _held(self, entries: Sequence[Stored]) -> set[object]:
+        """Ids of those that nobody else has taken since."""
+        rows = await self.driver.fetch(
+            "SELECT id FROM pgqueuer WHERE id = ANY($1::bigint[]) AND queue_manager_id = ANY($2::uuid[])",
+            [entry.id for entry in entries],
+            [entry.queue_manager_id for entry in entries],
+        )
+        return {row["id"] for row in rows}
+
+
 def record(connection: Connection, entries: Sequence[Entry]) -> None:
     """Queue what is neither waiting nor in hand, in the transaction of `connection`."""
     if entries:
@@ -54,7 +85,7 @@ async def open_postgres_queue(
 ) -> AsyncGenerator[Queue]:
     """The queue at the address of `open_postgres`; no connection is made before it runs."""
     driver = PostgresDriver(url, listen_url=listen_url, prepares=prepares)
-    queries = Queries(driver)
+    queries = _Fenced(driver)
     try:
         yield Queue(PgQueuer(driver, queries=queries), queries, terms, record=record)
     finally:

@@ -108,6 +108,8 @@ class Queue:
         self.record = record or _not_here
         self.is_durable = record is not None
         self._in_hand: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Runs whose entries have been handed back, and that have not noticed yet."""
         self._slots = asyncio.Semaphore(terms.slots)
         self._in_slots: set[asyncio.Task[None]] = set()
         self._aside = 0
@@ -155,6 +157,8 @@ class Queue:
             # Nobody reads PgQueuer's statistics; an interval of 0 spares their memory.
             log_aggregation_interval=timedelta(0),
         )
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
     async def stop(self, drain_seconds: float) -> None:
         """Hand out nothing more, give the jobs in hand `drain_seconds` to end, then hand them back; `run` returns."""
@@ -200,13 +204,9 @@ class Queue:
         task = asyncio.current_task()
         assert task is not None
         self._in_hand.add(task)
+        work = asyncio.create_task(self._work_off(entry, run_job))
         try:
-            await self._take_slot(task)
-            # An entry that was on its way while `stop` was called: its row waits for others, or the next start.
-            if self._pgq.shutdown.is_set():
-                raise HandBack
-            while await run_job(entry) and not self._pgq.shutdown.is_set():
-                await self._trim_log()
+            await asyncio.shield(work)
         except (HandBack, asyncio.CancelledError) as given:
             if not isinstance(given, HandBack) and not self._pgq.shutdown.is_set():
                 raise
@@ -217,5 +217,30 @@ class Queue:
             raise RetryRequested(timedelta(seconds=seconds)) from error
         finally:
             self._in_hand.discard(task)
-            self._leave_slot(task)
+            self._leave(work)
             await self._trim_log()
+
+    async def _work_off(self, entry: Entry, run_job: RunJob) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await self._take_slot(task)
+            # An entry that was on its way while `stop` was called: its row waits for others, or the next start.
+            if self._pgq.shutdown.is_set():
+                raise HandBack
+            while await run_job(entry) and not self._pgq.shutdown.is_set():
+                await self._trim_log()
+        finally:
+            self._leave_slot(task)
+
+    def _leave(self, work: asyncio.Task[None]) -> None:
+        """Wait no longer for a run: a device ends a tile before it stops, and its job shall go on elsewhere now."""
+        if not work.done():
+            work.cancel()
+            self._leaving.add(work)
+            work.add_done_callback(self._left)
+
+    def _left(self, work: asyncio.Task[None]) -> None:
+        self._leaving.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            logger.info("A run whose entry had been handed back ended with %r", error)

@@ -11,6 +11,21 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
+from enlarger.errors import StorageFull, is_full_disk
+
+_FULL_SECONDS = 60.0
+
+
+@contextmanager
+def told_of_full_disk() -> Generator[None]:
+    """Raises StorageFull for what the system says of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        raise StorageFull("The disk of the server is full: try again later", _FULL_SECONDS) from error
+
 
 class Scratch:
     """Temporary folders below `root`. Each is locked by who uses it; the system lets go when that process dies."""
@@ -20,10 +35,12 @@ class Scratch:
 
     @asynccontextmanager
     async def folder(self) -> AsyncGenerator[Path]:
-        """A new folder, removed at exit."""
-        folder, lock = await asyncio.to_thread(self._locked)
+        """A new folder, removed at exit. Raises StorageFull when it, or what is done in it, finds the disk full."""
+        with told_of_full_disk():
+            folder, lock = await asyncio.to_thread(self._locked)
         try:
-            yield folder
+            with told_of_full_disk():
+                yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
             os.close(lock)

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from structlog.contextvars import bound_contextvars
 
-from enlarger.errors import DeviceCrashed, EnlargerError, Overloaded
+from enlarger.errors import DeviceCrashed, EnlargerError, Overloaded, StorageFull
 from enlarger.jobs.attempt import Attempt, Means, Overtaken
+from enlarger.jobs.blobs import check_free_space
 from enlarger.jobs.changes import StatusChanged
 from enlarger.jobs.job import MAX_COMPUTE_STARTS, Job
 from enlarger.jobs.queue import MOST_ASIDE, SLOTS, Entry, HandBack
@@ -83,6 +84,8 @@ class Worker:
         except HandBack:
             await self._store.let_go(job)
             raise
+        except StorageFull as error:
+            await self._fail_if_too_large(job, error)
         except Overloaded:
             raise  # the database or the store is away and the job not at fault: it is handed out again
         except EnlargerError as error:
@@ -95,6 +98,11 @@ class Worker:
     async def _fail(self, job: Job, code: str, message: str) -> None:
         logger.info("Job %s fails: %s: %s", job.id, code, message)
         await self._store.fail(job, code, message, self._means.clock())
+
+    async def _fail_if_too_large(self, job: Job, error: StorageFull) -> None:
+        """Raises StorageFull when the disk is full without the job as well: that is not its fault, and passes."""
+        await check_free_space(self._means.blobs, 0, self._means.settings.min_free_bytes)
+        await self._fail(job, error.code, error.message)
 
     def _tell(self, job: Job) -> None:
         self._means.changes.publish(job.id, StatusChanged())
