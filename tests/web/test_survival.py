@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from ..e2e.conftest import Server, eventually, inline
 from .conftest import QUICK, RUN_MS, SLOW, Tab, called, row_of, sample
 
-LARGE = (800, 760)
+LARGE = (840, 800)
 """More than one tile of any network."""
 CONNECTION = r"ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE"
 
@@ -52,7 +52,7 @@ def test_tiles_are_drawn_as_they_are_done_and_survive_a_reload(tab: Tab) -> None
     if row_of(tab.server, prediction)["state"] == "processing":
         expect(line).to_contain_text("1 of 2 tiles done")
     tab.viewer()
-    expect(tab.page.locator(".made")).to_contain_text("3 200 × 3 040 px")
+    expect(tab.page.locator(".made")).to_contain_text("3 360 × 3 200 px")
 
 
 def test_new_tab_takes_up_what_is_still_in_work(tab: Tab, open_tab: Callable[..., Tab]) -> None:
@@ -95,5 +95,5 @@ def test_page_goes_on_by_itself_when_the_killed_server_is_back(
     tab.server.start()
     expect(tab.page.locator("#offline")).to_be_hidden(timeout=RUN_MS)
     tab.viewer()
-    expect(tab.page.locator(".made")).to_contain_text("3 200 × 3 040 px")
+    expect(tab.page.locator(".made")).to_contain_text("3 360 × 3 200 px")
     assert called(tab.server, f"predictions/{prediction}/result")["status"] == "completed"
