@@ -18,13 +18,12 @@ from sqlalchemy import Connection, column, func, select, table, text
 
 from enlarger.jobs.database import Database
 from enlarger.jobs.postgres_driver import PostgresDriver
-from enlarger.jobs.queue import Entry, Queue, Terms
+from enlarger.jobs.queue import Entry, Queue, Terms, as_stored
 from enlarger.jobs.rows import UNFINISHED
 from enlarger.jobs.tables import jobs
 
 _ENTRIES = table("pgqueuer", column("id"), column("dedupe_key"))
 _LOG_DAYS = 1
-_PREFIX = "upscale/"
 
 
 class _InTransaction:
@@ -69,14 +68,7 @@ class _Fenced(Queries):
 def record(connection: Connection, entries: Sequence[Entry]) -> None:
     """Queue what is neither waiting nor in hand, in the transaction of `connection`."""
     if entries:
-        tickets = [ticket for ticket, _ in entries]
-        SyncQueries(_InTransaction(connection)).enqueue(
-            [_PREFIX + route for _, route in entries],
-            [ticket.encode() for ticket in tickets],
-            [0] * len(entries),
-            dedupe_key=list(tickets),
-            on_conflict="skip",
-        )
+        SyncQueries(_InTransaction(connection)).enqueue(**as_stored(entries))
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pgqueuer import PgQueuer
 from pgqueuer.adapters.inmemory import InMemoryDriver, InMemoryQueries
@@ -38,6 +38,17 @@ class Entry(NamedTuple):
 
     ticket: str
     route: str = DEFAULT_ROUTE
+
+
+def as_stored(entries: Sequence[Entry]) -> dict[str, Any]:
+    """The arguments of PgQueuer's `enqueue`. What is waiting or in hand under the same ticket is left alone."""
+    return {
+        "entrypoint": [_PREFIX + route for _, route in entries],
+        "payload": [ticket.encode() for ticket, _ in entries],
+        "priority": [0] * len(entries),
+        "dedupe_key": [ticket for ticket, _ in entries],
+        "on_conflict": "skip",
+    }
 
 
 RunJob = Callable[[Entry], Awaitable[bool | None]]
@@ -131,14 +142,7 @@ class Queue:
     async def enqueue(self, entries: Sequence[Entry]) -> None:
         """Queue what is neither waiting nor in hand."""
         if entries:
-            tickets = [ticket for ticket, _ in entries]
-            await self._queries.enqueue(
-                [_PREFIX + route for _, route in entries],
-                [ticket.encode() for ticket in tickets],
-                [0] * len(entries),
-                dedupe_key=list(tickets),
-                on_conflict="skip",
-            )
+            await self._queries.enqueue(**as_stored(entries))
 
     async def run(self, run_job: RunJob, routes: Sequence[str] = (DEFAULT_ROUTE,)) -> None:
         """Call `run_job(entry)` for every entry of the routes, and again while it says True, until `stop`.
