@@ -71,6 +71,8 @@ class Direct(Protocol):
 class Blobs(Protocol):
     """Where pictures are kept. A blob is complete or absent, and never changes its bytes half-way.
 
+    The exception: a power cut during `put` may leave the blob incomplete. Its key must be one that nobody knows yet.
+
     Every method that goes to the store raises StorageUnavailable when that is away.
     """
 
