@@ -108,7 +108,9 @@ def launching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     with contextlib.ExitStack() as stack:
 
         def start(**settings: str) -> Server:
-            server = Server(tmp_path_factory.mktemp("served") / "data", **settings)
+            # Tests send the same picture again and again, and want it computed.
+            chosen = {"ENLARGER_REUSE_RESULTS": "false", **settings}
+            server = Server(tmp_path_factory.mktemp("served") / "data", **chosen)
             stack.callback(server.close)
             server.start()
             return server
