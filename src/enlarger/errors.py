@@ -192,6 +192,8 @@ class Overloaded(EnlargerError):
     def __init__(self, message: str, retry_after_seconds: float = 10.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.may_have_happened = False
+        """Whether what was asked for may be done all the same: the answer was lost, and nothing may be taken back."""
 
 
 class RateLimited(Overloaded):

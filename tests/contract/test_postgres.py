@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -18,15 +19,19 @@ from sqlalchemy import Connection, text
 
 from enlarger.check import findings
 from enlarger.drivers import migrate, open_database, opened_store
+from enlarger.engine.options import Options
 from enlarger.errors import FeatureUnavailable, InvalidOption, Overloaded
+from enlarger.jobs.blobs import LocalBlobs
 from enlarger.jobs.changes import Change, Changes, StatusChanged, TileDone
 from enlarger.jobs.database import Database
 from enlarger.jobs.database_clock import DatabaseClock
+from enlarger.jobs.job import Key
 from enlarger.jobs.postgres import open_postgres
 from enlarger.jobs.postgres_driver import Listener, PostgresDriver
 from enlarger.jobs.postgres_queue import open_postgres_queue, trim_log, without_entry
 from enlarger.jobs.queue import Entry
 from enlarger.jobs.relay import Relay, packed
+from enlarger.jobs.service import Service
 from enlarger.jobs.tables import metadata
 from enlarger.settings import Settings
 
@@ -106,6 +111,32 @@ async def test_patient_write_outlives_a_crash_and_is_made_once(
                 return
             except Overloaded:
                 await asyncio.sleep(0.05)
+
+
+LOSES_THE_ANSWER = """
+CREATE FUNCTION go() RETURNS trigger AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$
+    LANGUAGE plpgsql;
+CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION go();
+"""
+"""The server ends the connection in the middle of the commit: the client does not learn what became of it."""
+
+
+async def test_picture_of_a_submit_whose_commit_got_no_answer_is_kept(
+    database: Database, url: str, tmp_path: Path, clock: Any, key: Key, new_id: Callable[[], str]
+) -> None:
+    await database.write(lambda connection: connection.execute(text(LOSES_THE_ANSWER)))
+    settings = Settings(data_dir=tmp_path, database_url=SecretStr(url), min_free_bytes=0)
+    blobs = LocalBlobs(tmp_path / "blobs")
+    async with opened_store(settings) as store:
+        await store.add_key(key, "hash")
+        service = Service(
+            store=store, blobs=blobs, settings=settings, clock=clock, new_id=new_id, link_secret=b"s" * 32
+        )
+        with pytest.raises(Overloaded) as told:
+            await service.submit(key, model="m", image="eHg=", options=Options(), echo={})
+    assert told.value.may_have_happened
+    assert len([blob async for page in blobs.pages("inputs") for blob in page]) == 1
 
 
 async def test_deadlock_is_made_again_by_the_one_that_lost(database: Database) -> None:

@@ -92,11 +92,17 @@ class Writers:
                     return value
             except DBAPIError as error:
                 if committing or not _never_was(error):
-                    raise told(error) or error from error
+                    raise _unanswered(told(error) or error, committing) from error
                 if monotonic() + pause > until:
                     raise told(error) or _busy() from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _unanswered(error: Exception, committing: bool) -> Exception:
+    if isinstance(error, Overloaded):
+        error.may_have_happened = committing
+    return error
 
 
 def told(error: Exception) -> Overloaded | InvalidOption | None:

@@ -308,6 +308,8 @@ class Service:
         try:
             admitted = await self._store.admit(job, key, limits, repeat, self._clock())
         except EnlargerError as error:
+            if isinstance(error, Overloaded) and error.may_have_happened:
+                raise  # the row may be there, and needs its picture; if it is not, the sweep finds an orphan
             await delete_files(self._blobs, job.id)
             if isinstance(error, Overloaded):
                 # From now on it is asked before the bytes are written: refused submits shall not keep the disk busy.
@@ -315,7 +317,6 @@ class Service:
             raise
         if admitted.id != job.id:
             await delete_files(self._blobs, job.id)
-            return admitted
         return admitted
 
 
