@@ -252,7 +252,7 @@ class Attempt:
             refuse_nsfw((output,), means.settings.nsfw_threshold)
         await self._store_result(output.blob_key, target)
         # That of the report: what did not go as planned is not what this picture always gives.
-        fingerprint = str(computed.report.get("fingerprint", ""))
+        fingerprint: str = computed.report.get("fingerprint") or ""
         await self._end(output, computed.report, fingerprint, self._course.device_seconds)
 
     async def _end(
