@@ -26,7 +26,7 @@ def test_eta_is_the_sum_of_everything_before_and_position_counts_who_waits(
     for n, job in enumerate(line):
         position = max(0, n - len(in_work) + 1)
         eta = sum(before.remaining_seconds for before in line[: n + 1])
-        assert found.standings[job.id] == Standing(position, pytest.approx(eta))
+        assert found.standing(job.id) == Standing(position, pytest.approx(eta))
     assert found.waiting == len(waiting)
 
 
@@ -36,7 +36,8 @@ def test_a_job_that_waits_for_weights_is_later_itself_and_nobody_else() -> None:
         Waiting("next", True, 5.0),
         Waiting("soon", True, 5.0, stage_seconds=2.0),
     ]
-    etas = {job_id: standing.eta_seconds for job_id, standing in seen(line).standings.items()}
+    found = seen(line)
+    etas = {job.id: standing.eta_seconds for job in line if (standing := found.standing(job.id))}
     assert etas == {"waits": 40.0, "next": 15.0, "soon": 20.0}
 
 
@@ -97,3 +98,25 @@ async def test_a_look_that_ages_is_repeated_while_nobody_waits_for_it(
     [looking] = [task for task in asyncio.all_tasks() if task.get_name() == "line"]
     await looking
     assert (await line.look()).waiting == 2
+
+
+async def test_a_look_that_took_long_serves_for_twenty_times_as_long(
+    store: Store, clock: Any, new_job: Callable[..., Job]
+) -> None:
+    job = new_job(cost_seconds=10.0)
+    await store.add(job)
+    looks: list[str] = []
+
+    def take_two_seconds(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        looks.append(statement)
+        clock.now += 2
+
+    event.listen(store.database.reader, "before_cursor_execute", take_two_seconds)
+    line = Line(store, clock)
+    await line.look()
+    clock.now += 0.7 * 40 - 0.1
+    assert await line.standing(job) == (1, 10)
+    assert len(looks) == 1
+    clock.now += 0.7 * 40
+    assert await line.standing(job) == (1, 10)
+    assert len(looks) == 2

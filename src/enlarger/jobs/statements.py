@@ -136,7 +136,7 @@ LIKE = (
 LINE = (
     select(
         jobs.c.id,
-        jobs.c.state,
+        (jobs.c.state == State.PROCESSING.value).label("in_work"),
         (jobs.c.cost_seconds * (1.0 - jobs.c.progress)).label("remaining"),
         jobs.c.stage_seconds,
     )

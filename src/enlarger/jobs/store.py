@@ -127,14 +127,9 @@ class Store:
     async def line(self) -> list[Waiting]:
         """Every unfinished job, in the order in which they will be served."""
 
-        def line(connection: Connection) -> list[Waiting]:
-            rows = connection.execute(statements.LINE)
-            return [
-                Waiting(row.id, row.state == State.PROCESSING.value, row.remaining, row.stage_seconds)
-                for row in rows
-            ]
-
-        return await self.database.read(line)
+        return await self.database.read(
+            lambda connection: [Waiting(*row) for row in connection.execute(statements.LINE)]
+        )
 
     # Jobs: the worker's part
 
