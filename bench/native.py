@@ -1,18 +1,19 @@
-"""The native kernel against its peers and against what the tile unit can do, all in one run, alternated.
+"""The native kernel against its peers and against what the processor can do, all in one run, alternated.
 
-Ceilings of AMX on zeros and on random data; one tile of 128², 192² and 256² by the native kernel, OpenVINO in bf16
-and f32, and eager PyTorch in f32; a picture of 512² and, with AMX, of 2560×1440, PNG to PNG; PSNR to f32 on real
-pictures. Where this machine cannot do a thing, its line says why. `--portable` also measures the kernel on portable
-tiles, which is slow.
+Ceilings of the products, of AMX or AVX-512 BF16, on zeros and on random data; one tile of 128², 192² and 256² by the
+native kernel, OpenVINO in bf16 and f32, and eager PyTorch in f32; a picture of 512² and, once and each in a process
+of its own, of 2560×1440, PNG to PNG; PSNR to f32 on real pictures. Where this machine cannot do a thing, its line
+says why. `--portable` also measures the kernel on portable tiles, which is slow.
 
-TFLOP/s count the network's nominal work. Aims on two cores with AMX: a tile of 192² at 83 % of the ceiling on random
-data; 512² three times as fast as OpenVINO and at 70 % of the ceiling counted on input pixels, 2560×1440 at 62 %;
-53 dB; two cores 1.9 times one.
+TFLOP/s count the network's nominal work. Aims on two cores with AMX, and held against AVX-512 as well: a tile of 192²
+at 83 % of the ceiling on random data; 512² three times as fast as OpenVINO and at 70 % of the ceiling counted on
+input pixels, 2560×1440 at 62 %; 53 dB; two cores 1.9 times one; 1.2 GiB.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import statistics
 import subprocess
@@ -38,33 +39,53 @@ from enlarger.engine.pictures.picture import Picture, open_canvas
 from enlarger.engine.pipeline import Engine
 from enlarger.engine.plan import NATIVE_TILE_PIXELS
 from enlarger.engine.runtime import Session, WindowSession, native, open_runtime
-from enlarger.engine.runtime.choice import why_not_native
+from enlarger.engine.runtime.choice import kernel_on
 from enlarger.engine.runtime.native.blocks import grid_of
 from enlarger.engine.runtime.native.library import PORTABLE, open_library
 from enlarger.engine.tiles import Pass, Watch, run_tiles
 
 HERE = Path(__file__).parent
 SOURCES = record.ROOT / "src" / "enlarger" / "engine" / "runtime" / "native" / "cpp"
-SAMPLES = (("OST_009.png", (100, 100)), ("00003.png", (40, 30)), ("0014.jpg", (40, 30)))
+
+CEILINGS = {"AMX": "amx", "AVX-512 BF16": "avx512"}
+UNUSABLE = "unmeasured: the kernel cannot be used here"
+LARGE_PIXELS = 1_000_000
+"""Of a picture that is computed once, in a process of its own."""
+ALONE = """
+import json, resource, sys, time
+from pathlib import Path
+from enlarger.engine.options import Options
+from enlarger.engine.pipeline import Engine
+source, runtime, model, threads = Path(sys.argv[1]), *sys.argv[2:]
+started = time.perf_counter()
+engine = Engine(device="cpu", runtime=runtime, threads=int(threads))
+engine.upscale(source.read_bytes(), Options(model=model)).save(source.with_name("result.png"))
+seconds = round(time.perf_counter() - started, 3)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"seconds": seconds, "peak_rss_gib": round(peak, 2)}))
+"""
 
 Call = Callable[[], object]
 
 
 def ceilings(threads: int) -> dict[str, float] | str:
-    """TFLOP/s of AMX by the data it works on."""
-    if reason := why_not_native("cpu"):
+    """TFLOP/s of the products by the data they are of."""
+    products, reason = kernel_on("cpu")
+    if not products:
         return f"unmeasured: {reason}"
     compiler = shutil.which("g++")
     if compiler is None:
         return "unmeasured: there is no g++ here"
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "amx_ceiling"
+        program = Path(folder) / "product_ceiling"
         words = ["-std=c++17", "-O2", "-pthread", "-Wno-psabi", f"-I{SOURCES}"]
-        subprocess.run([compiler, *words, HERE / "amx_ceiling.cpp", "-o", program], check=True)
-        return {
-            data: float(subprocess.run([program, str(threads), data], capture_output=True, check=True).stdout)
-            for data in ("zero", "random")
-        }
+        subprocess.run([compiler, *words, HERE / "product_ceiling.cpp", "-o", program], check=True)
+
+        def measured(data: str) -> float:
+            asked = [program, CEILINGS[products], str(threads), data]
+            return float(subprocess.run(asked, capture_output=True, check=True).stdout)
+
+        return {data: measured(data) for data in ("zero", "random")}
 
 
 def sessions(spec: ModelSpec, threads: int, *, portable: bool) -> dict[str, Session | str]:
@@ -76,10 +97,10 @@ def sessions(spec: ModelSpec, threads: int, *, portable: bool) -> dict[str, Sess
             net, spec.hyper, weights, precision=precision, threads=threads
         )
 
-    reason = why_not_native("cpu")
+    products, reason = kernel_on("cpu")
     has_bf16 = "bf16" in open_runtime("openvino").precisions()
     found: dict[str, Session | str] = {
-        "native_bf16": f"unmeasured: {reason}" if reason else opened("native", "bf16"),
+        "native_bf16": opened("native", "bf16") if products else f"unmeasured: {reason}",
         "openvino_bf16": opened("openvino", "bf16") if has_bf16 else "unmeasured: this CPU has no bf16",
         "openvino_f32": opened("openvino", "f32"),
     }
@@ -137,12 +158,12 @@ def rated(seconds: dict[str, list[float] | str], gigaflop: float, ceiling: float
         "tflops": {name: round(value, 4) for name, value in speed.items()},
         "share_of_ceiling": {name: round(value / ceiling, 3) for name, value in speed.items()}
         if ceiling
-        else "unmeasured: no AMX",
+        else UNUSABLE,
         "times_quicker_than": {
             name: round(taken / median[ours], 2) for name, taken in median.items() if name != ours
         }
         if ours
-        else "unmeasured: no AMX",
+        else UNUSABLE,
     }
 
 
@@ -163,29 +184,64 @@ def tile(
     return rated(alternated(runs, rounds), spec.mflops_per_pixel * side * side / 1e3, ceiling)
 
 
+def one_thread(spec: ModelSpec, side: int, rounds: int) -> dict[str, Any]:
+    """One tile by one core, and by all of them, in turns."""
+    values = np.random.default_rng(0).random((1, 3, side, side), np.float32)
+    net, weights, cores = ARCHITECTURES[spec.net], load_weights(spec).tensors, machine.usable_cores().value
+
+    def run(threads: int) -> Call:
+        session = open_runtime("native").open_session(
+            net, spec.hyper, weights, precision="bf16", threads=threads
+        )
+        return whole(session, values)
+
+    one, all_cores = "one", f"all {cores}"
+    seconds = alternated({one: run(1), all_cores: run(cores)}, rounds)
+    ratio = statistics.median(map(float, seconds[one])) / statistics.median(map(float, seconds[all_cores]))
+    return {"side": side, "seconds": seconds, "times_quicker_with_all_cores": round(ratio, 2)}
+
+
 def picture(spec: ModelSpec, size: Size, rounds: int, ceiling: float | None, threads: int) -> dict[str, Any]:
     """PNG bytes to a PNG file through the engine, by each runtime that this machine has."""
     data = photo(size)
     options = Options(model=spec.name)
 
-    def run(engine: Engine) -> Call:
+    def run(runtime: str) -> Call:
+        engine = Engine(device="cpu", runtime=runtime, threads=threads)
+
         def call() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 engine.upscale(data, options).save(Path(folder) / "result.png")
 
         return call
 
-    reason = why_not_native("cpu")
+    products, reason = kernel_on("cpu")
     runs: dict[str, Call | str] = {
-        "native_bf16": f"unmeasured: {reason}"
-        if reason
-        else run(Engine(device="cpu", runtime="native", threads=threads)),
-        "openvino": run(Engine(device="cpu", runtime="openvino", threads=threads)),
+        "native_bf16": run("native") if products else f"unmeasured: {reason}",
+        "openvino": run("openvino"),
     }
+    return rated(alternated(runs, rounds), spec.mflops_per_pixel * size.pixels / 1e3, ceiling)
+
+
+def large_picture(spec: ModelSpec, size: Size, ceiling: float | None, threads: int) -> dict[str, Any]:
+    """The same, once, each runtime in a process of its own, whose peak memory then is that of one picture."""
+    seconds: dict[str, list[float] | str] = {}
+    memory: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "picture.png"
+        source.write_bytes(photo(size))
+        for name, runtime in (("native_bf16", "native"), ("openvino", "openvino")):
+            words = [sys.executable, "-c", ALONE, source, runtime, spec.name, str(threads)]
+            told = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+            seconds[name], memory[name] = [told["seconds"]], told["peak_rss_gib"]
+    found = rated(seconds, spec.mflops_per_pixel * size.pixels / 1e3, ceiling)
+    return found | {"peak_rss_gib": memory}
+
+
+def work_ratio(spec: ModelSpec, size: Size, threads: int) -> float:
+    """Products the native kernel computes ÷ products of the picture."""
     plan = plan_tiles(size, overlap=spec.overlap_fast, max_pixels=NATIVE_TILE_PIXELS)
-    blocks = grid_of(plan.window, threads)
-    found = rated(alternated(runs, rounds), spec.mflops_per_pixel * size.pixels / 1e3, ceiling)
-    return found | {"native_work_ratio": round(plan.work_ratio * blocks.work_ratio, 4)}
+    return round(plan.work_ratio * grid_of(plan.window, threads).work_ratio, 4)
 
 
 def photo(size: Size) -> bytes:
@@ -201,18 +257,22 @@ def photo(size: Size) -> bytes:
 
 
 def decibels(opened: dict[str, Session | str], side: int) -> dict[str, Any]:
-    """PSNR to OpenVINO's f32 of crops of the sample pictures, in 8 bits."""
+    """PSNR to OpenVINO's f32 of the middle of every sample picture, in 8 bits."""
     exact = opened["openvino_f32"]
     assert not isinstance(exact, str)
     found: dict[str, Any] = {}
-    for name, (left, top) in SAMPLES if record.PHOTOS.is_dir() else ():
-        crop = Image.open(record.PHOTOS / name).convert("RGB").crop((left, top, left + side, top + side))
-        expected = enlarged(exact, np.asarray(crop))
-        found[name] = {
-            label: round(float(10 * np.log10(255**2 / np.square(pixels - expected).mean())), 2)
+    for path in sorted(record.PHOTOS.glob("*.[jp][pn]g")):
+        whole_picture = Image.open(path).convert("RGB")
+        width, height = min(side, whole_picture.width), min(side, whole_picture.height)
+        left, top = (whole_picture.width - width) // 2, (whole_picture.height - height) // 2
+        crop = np.asarray(whole_picture.crop((left, top, left + width, top + height)))
+        expected = enlarged(exact, crop)
+        found[path.name] = {
+            label: round(
+                float(10 * np.log10(255**2 / np.square(enlarged(session, crop) - expected).mean())), 2
+            )
             for label, session in opened.items()
             if not isinstance(session, str) and session is not exact
-            for pixels in (enlarged(session, np.asarray(crop)),)
         }
     return found or {"unmeasured": "the sample pictures are not beside this checkout"}
 
@@ -241,35 +301,39 @@ def main() -> None:
     parser.add_argument("--portable", action="store_true")
     arguments = parser.parse_args()
     spec, threads = MODELS[arguments.model], machine.usable_cores().value
-    print(f"native kernel: {why_not_native('cpu') or 'usable'}", file=sys.stderr)
+    kernel = kernel_on("cpu")
+    print(f"native kernel: {kernel.products or kernel.reason}", file=sys.stderr)
     most = ceilings(threads)
     ceiling = most["random"] if isinstance(most, dict) else None
     opened = sessions(spec, threads, portable=arguments.portable)
     usual = ["512x512", "2560x1440"] if ceiling else ["512x512"]  # the larger one would take an hour
-    pictures = usual if arguments.pictures is None else arguments.pictures
-    sizes = [Size(*map(int, text.split("x"))) for text in pictures]
+    sizes = [
+        Size(*map(int, text.split("x")))
+        for text in (usual if arguments.pictures is None else arguments.pictures)
+    ]
+
+    def measured(size: Size) -> dict[str, Any]:
+        found = (
+            large_picture(spec, size, ceiling, threads)
+            if size.pixels > LARGE_PIXELS
+            else picture(spec, size, arguments.rounds, ceiling, threads)
+        )
+        return found | {"native_work_ratio": work_ratio(spec, size, threads)}
+
+    tiles = {
+        f"{side}²": tile(spec, side, opened, arguments.rounds, ceiling, threads) for side in arguments.sides
+    }
     record.write(
         "native",
         {
             "model": spec.name,
             "threads": threads,
-            "amx_ceiling_tflops": most,
-            "tiles": {
-                f"{side}²": tile(spec, side, opened, arguments.rounds, ceiling, threads)
-                for side in arguments.sides
-            },
-            "one_thread": {
-                f"{side}²": tile(spec, side, sessions(spec, 1, portable=False), 1, None, 1)
-                for side in arguments.sides[:1]
-            }
-            if ceiling
-            else "unmeasured: no AMX",
-            "pictures": {
-                f"{size.width}×{size.height}": picture(spec, size, arguments.rounds, ceiling, threads)
-                for size in sizes
-            },
+            "products": kernel.products,
+            "ceiling_tflops": most,
+            "tiles": tiles,
+            "one_thread": one_thread(spec, arguments.sides[-1], arguments.rounds) if ceiling else UNUSABLE,
+            "pictures": {f"{size.width}×{size.height}": measured(size) for size in sizes},
             "psnr_to_f32": decibels(opened, arguments.crop),
-            "peak_rss_gib": round(record.peak_rss_gib(), 2),
         },
     )
 

@@ -32,7 +32,7 @@ shapes = net.shapes(hyper).items()
 weights = {name: (0.05 * random.standard_normal(shape)).astype(np.float32) for name, shape in shapes}
 session = native.open_session(open_library(), net, hyper, weights, threads=2, tiles=PORTABLE)
 selftest.verify(session, net, hyper, weights, device="the installed kernel")
-print("computed;", native.why_not() or "with AMX")
+print("computed;", native.chosen().products or native.chosen().reason)
 """
 
 DOCTOR = """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised by whoever changes a byte of any result. Stored results and half-done pictures of another number are left
 alone and computed anew."""
 

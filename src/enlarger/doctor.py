@@ -21,7 +21,7 @@ from enlarger.engine.networks.weights import (
     verify_weights,
 )
 from enlarger.engine.runtime import RUNTIMES, Runtime, choose_precision
-from enlarger.engine.runtime.choice import Runtimes, why_not_native
+from enlarger.engine.runtime.choice import Runtimes, kernel_on
 from enlarger.engine.sandbox import sandbox_state
 from enlarger.errors import EnlargerError
 from enlarger.finding import Finding
@@ -50,12 +50,14 @@ def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[
     yield Finding("chosen", f"{chosen.name}: {chosen.reason}")
     yield Finding("runtimes", f"{chosen.runtime} of {', '.join(map(_versioned, RUNTIMES))}")
     yield Finding("native kernel", _native(chosen.name))
-    yield Finding("precision", f"{precision}: {_reason(runtimes.own, precision, chosen.name)}")
+    yield Finding(
+        "precision", f"{precision} of {chosen.runtime}: {_reason(runtimes.own, precision, chosen.name)}"
+    )
     yield Finding("sandbox", sandbox_state())
     yield Finding("nsfw check", _safety())
     yield Finding("weights", str(folder))
     for spec in models(folder).values():
-        yield _model(spec, runtimes, precision, folder)
+        yield _model(spec, runtimes, folder)
     for spec in face_models(folder).values():
         yield _face_model(spec, folder)
 
@@ -72,13 +74,14 @@ def _limits() -> Iterator[Finding]:
         yield Finding("memory", f"{memory.value / 2**30:.1f} GiB free, by {memory.by}")
 
 
-def _model(spec: ModelSpec, runtimes: Runtimes, precision: str, weights_dir: Path) -> Finding:
+def _model(spec: ModelSpec, runtimes: Runtimes, weights_dir: Path) -> Finding:
     # Only the default model must be there; others are pulled by those who want them.
     if spec.name != DEFAULT_MODEL and not is_present(spec, weights_dir):
         return Finding(spec.name, f"not on this machine; get it with: enlarger models pull {spec.name}")
     try:
         loaded = load_weights(spec, weights_dir)
         net = ARCHITECTURES[spec.net]
+        precision = runtimes.quickest_for(net, spec.hyper)
         session = runtimes.open_session(
             net, spec.hyper, loaded.tensors, precision=precision, threads=machine.default_threads()
         )
@@ -94,8 +97,11 @@ def _model(spec: ModelSpec, runtimes: Runtimes, precision: str, weights_dir: Pat
 
 
 def _native(device: str) -> str:
-    reason = why_not_native(device)
-    return f"not used: {reason}" if reason else "computes RRDBNet models in bf16, OpenVINO the rest"
+    kernel = kernel_on(device)
+    if not kernel.products:
+        return f"not used: {kernel.reason}"
+    told = f"computes RRDBNet models in bf16 with {kernel.products}, OpenVINO the rest"
+    return f"{told} ({kernel.reason})" if kernel.reason else told
 
 
 def _face_model(spec: FaceModelSpec, weights_dir: Path) -> Finding:

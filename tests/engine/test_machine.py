@@ -231,6 +231,14 @@ def test_the_guessed_speed_follows_flags_precision_and_cores(
     assert machine.nominal_gflops(precision, flags=frozenset(flags), cores=3) == 3 * a_core
 
 
+def test_the_guess_knows_the_kernel_where_its_speed_was_measured() -> None:
+    flags = frozenset({"avx512f", "avx512_bf16"})
+    told = machine.nominal_gflops("bf16", flags=flags, cores=2, products="AVX-512 BF16")
+    assert told > 3 * machine.nominal_gflops("f32", flags=flags, cores=2)
+    with_amx = flags | {"amx_bf16"}
+    assert machine.nominal_gflops("bf16", flags=with_amx, cores=2, products="AMX") == 2 * 850
+
+
 def test_without_more_said_the_guess_is_for_this_machine() -> None:
     flags, cores = machine.cpu_flags(), machine.usable_cores().value
     assert machine.nominal_gflops("f32") == machine.nominal_gflops("f32", flags=flags, cores=cores) > 0

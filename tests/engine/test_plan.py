@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from enlarger.engine.faces.estimate import FaceAbility
 from enlarger.engine.geometry import Size
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, ModelSpec
 from enlarger.engine.options import Options
 from enlarger.engine.plan import Ability, Limits, Plan, Subject, choose_model, make_plan
 from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge, RuntimeUnavailable
 
-AMX = ("bf16", "f32")
+AMX, VECTORS = ("bf16", "f32"), ("f32", "bf16")
+"""What OpenVINO computes in, where the CPU has AMX and where it only has AVX-512 BF16."""
 
 
 def plan(
@@ -32,6 +34,7 @@ def plan(
         gflops=lambda model, precision: gflops,
         is_present=lambda spec: spec.name in present,
         is_native=lambda spec, precision: has_kernel and spec.net == "rrdbnet" and precision == "bf16",
+        faces=FaceAbility(precisions=("f32", "bf16")),
     )
     return make_plan(
         Subject(size=Size(across, down), depth=depth),
@@ -60,10 +63,37 @@ def test_the_native_kernel_has_larger_windows_for_less_memory():
     assert found.passes[0].tiles == 4
     assert found.work_ratio <= 1.15 <= without.work_ratio
     assert found.memory_bytes < without.memory_bytes
-    assert plan(2560, 1440, has_kernel=True).runtime == "openvino"
-    assert (
-        plan(2560, 1440, precisions=AMX, has_kernel=True, model="realesr-animevideov3").runtime == "openvino"
-    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, ("native", "bf16")),
+        ({"model": "realesr-animevideov3"}, ("openvino", "f32")),
+        ({"precision": "f32"}, ("openvino", "f32")),
+        ({"precision": "bf16", "model": "realesr-animevideov3"}, ("openvino", "bf16")),
+        ({"depth": 16}, ("openvino", "f32")),
+    ],
+)
+def test_where_only_the_kernel_is_quick_in_bf16_it_gets_what_it_computes_and_nothing_else_is_bf16(
+    asked, found
+):
+    planned = plan(100, 100, precisions=VECTORS, has_kernel=True, **asked)
+    assert (planned.runtime, planned.precision) == found
+
+
+def test_faces_are_restored_in_what_their_own_runtime_is_quickest_in():
+    faces = {"face_enhance": True, "has_kernel": True}
+
+    def precision(**asked: object) -> str:
+        planned = plan(1000, 1000, **faces, **asked).faces
+        assert planned is not None
+        return planned.precision
+
+    assert precision(precisions=VECTORS) == "f32"
+    assert precision(precisions=AMX) == "bf16"
+    assert precision(precisions=AMX, depth=16) == "f32"
+    assert precision(precisions=VECTORS, precision="bf16") == "bf16"
 
 
 @pytest.mark.parametrize("size", [(707, 707), (1000, 500), (64, 7800), (1, 500_000)])

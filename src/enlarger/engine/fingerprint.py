@@ -28,6 +28,7 @@ class Parts:
     weights: Mapping[str, str]
     """The sha256 of every network that may run, by the name of its model."""
     runtime: str
+    """The native kernel with what it multiplies with, as that rounds sums in an order of its own."""
     device: str
     """Its kind: cpu, cuda, mps or gpu."""
     precision: str

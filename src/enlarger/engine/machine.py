@@ -141,23 +141,32 @@ _GFLOPS_A_CORE = (
     ("avx2", ("f32",), 65),
 )
 _GFLOPS_ANY_CORE = 20
+_GFLOPS_A_CORE_OF_THE_KERNEL = {"AVX-512 BF16": 430}
+"""By what it multiplies with. With AMX it was never measured, and is taken for no quicker than OpenVINO."""
 _GFLOPS_DEVICE = {"cuda": 10_000, "mps": 2_000, "gpu": 1_000}
 
 
 def nominal_gflops(
-    precision: str, *, kind: str = "cpu", flags: frozenset[str] | None = None, cores: int | None = None
+    precision: str,
+    *,
+    kind: str = "cpu",
+    products: str = "",
+    flags: frozenset[str] | None = None,
+    cores: int | None = None,
 ) -> float:
     """A guess of the speed on the networks, in 10⁹ operations a second, for use before anything is measured.
 
     CPU: RealESRGAN_x4plus was measured on two cores each with AVX2, AVX-512 and AMX, and is taken to grow with
     the cores, which flatters many-core machines. Other kinds (cuda, mps, gpu) are round numbers of the right
-    size for a common device, not measurements. `flags` and `cores` are this machine's when not given.
+    size for a common device, not measurements. `products` are those of the native kernel, where that computes.
+    `flags` and `cores` are this machine's when not given.
     """
     if kind != "cpu":
         return float(_GFLOPS_DEVICE[kind])
     has = cpu_flags() if flags is None else flags
     a_core = (speed for flag, precisions, speed in _GFLOPS_A_CORE if flag in has and precision in precisions)
-    return float(next(a_core, _GFLOPS_ANY_CORE) * (usable_cores().value if cores is None else cores))
+    speed = _GFLOPS_A_CORE_OF_THE_KERNEL.get(products) or next(a_core, _GFLOPS_ANY_CORE)
+    return float(speed * (usable_cores().value if cores is None else cores))
 
 
 def _first_usable(look: Callable[[str], Sighting]) -> Device:

@@ -152,7 +152,7 @@ class Options:
     )
     precision: str = _option(
         "auto",
-        "Arithmetic of the network; auto is bf16 where the CPU has AMX, else f32.",
+        "Arithmetic of the network; auto is bf16 where this machine is quicker in it, else f32.",
         "choice",
         choices=("auto", "f32", "bf16"),
     )

@@ -98,9 +98,7 @@ class Engine:
             precisions=self._opened_runtime().precisions(),
             gflops=self._gflops,
             is_present=lambda spec: is_present(spec, self._weights_dir),
-            is_native=lambda spec, precision: (
-                self._runtimes.name_for(ARCHITECTURES[spec.net], spec.hyper, precision) == NATIVE
-            ),
+            is_native=lambda spec, precision: self._products(spec, precision) != "",
             max_tile_pixels=self._max_tile_pixels,
             faces=FaceAbility(
                 restorers=self._faces.restorers(),
@@ -254,14 +252,14 @@ class Engine:
             weights |= self._faces.weights_sha256(options.face_model, is_aligned=options.aligned)
         if not work.source_sha256 or (plan.faces is not None and self._faces.is_own):
             return ""
-        runtime = self._runtimes.name_for(ARCHITECTURES[spec.net], spec.hyper, plan.precision)
+        products = self._products(spec, plan.precision)
         parts = Parts(
             source_sha256=work.source_sha256,
             options=options,
             net=spec.net,
             hyper=spec.hyper,
             weights=weights,
-            runtime=runtime,
+            runtime=f"{NATIVE} {products}" if products else self._runtimes.name,
             device=self._device.name.partition(":")[0],
             precision=plan.precision,
             face_precision=plan.faces.precision if plan.faces else "",
@@ -302,9 +300,15 @@ class Engine:
 
     def _gflops(self, model: str, precision: str) -> float:
         """How fast this engine is: as measured on its last picture, or a guess by the kind of processor."""
-        return self._measured.get((model, precision)) or machine.nominal_gflops(
-            precision, kind=self._device.name.partition(":")[0]
-        )
+        if measured := self._measured.get((model, precision)):
+            return measured
+        spec = models(self._weights_dir).get(model)
+        products = self._products(spec, precision) if spec else ""
+        return machine.nominal_gflops(precision, kind=self._device.name.partition(":")[0], products=products)
+
+    def _products(self, spec: ModelSpec, precision: str) -> str:
+        """What the native kernel multiplies with, where it computes this model; empty where it does not."""
+        return self._runtimes.products_for(ARCHITECTURES[spec.net], spec.hyper, precision)
 
     def _learn(self, plan: Plan, frames: int, restored: int, timings: Timings) -> None:
         """How fast this engine is, from what `frames` pictures with `restored` faces took."""

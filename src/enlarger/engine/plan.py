@@ -49,7 +49,7 @@ class Limits:
 class Ability:
     """What the plan needs to know of the machine.
 
-    `precisions`: what the runtime computes in, the one that auto means first. `gflops(model, precision)`: how
+    `precisions`: what the runtime computes in, the one it is quickest in first. `gflops(model, precision)`: how
     fast it is. `is_present(model)`: whether the weights are here. `is_native(model, precision)`: whether the
     native kernel computes that instead of `runtime`. `max_tile_pixels` None is what suits the runtime. `faces`:
     what could restore them.
@@ -133,8 +133,12 @@ def make_plan(
     check_pixels("the result", target.output, limits.max_output_pixels)
     check_pixels("the picture resized to fill the box", target.resized, 2 * limits.max_output_pixels)
     depth = options.bit_depth or subject.depth
-    precision, notes = _precision(options, max(depth, subject.depth), ability)
-    spec, why = _model(subject, target, options, models=models, ability=ability, precision=precision)
+
+    def precision_for(spec: ModelSpec) -> tuple[str, tuple[str, ...]]:
+        return _precision(spec, options, max(depth, subject.depth), ability)
+
+    spec, why = _model(subject, target, options, models, ability, lambda spec: precision_for(spec)[0])
+    precision, notes = precision_for(spec)
     if options.denoise != 1.0 and not spec.has_denoise:
         raise InvalidOption(
             f"denoise={options.denoise:g} has no meaning for {spec.name}; only realesr-general-x4v3 has this knob",
@@ -145,7 +149,8 @@ def make_plan(
     passes = _passes(subject.size, spec, options, limits, most)
     faces, seconds = None, 0.0
     if options.face_enhance:
-        faces = plan_faces(subject.size, target.resized, options, spec, precision, ability.faces)
+        face_precision = _face_precision(precision, options, ability)
+        faces = plan_faces(subject.size, target.resized, options, spec, face_precision, ability.faces)
         seconds = faces.seconds(spec, precision, ability.gflops) * subject.frames
         notes = (*notes, "the estimates of time and memory count one face a picture")
     if options.strength > 0:
@@ -176,24 +181,34 @@ def check_pixels(what: str, size: Size, limit: int) -> None:
         )
 
 
-def _precision(options: Options, depth: int, ability: Ability) -> tuple[str, tuple[str, ...]]:
-    precision = precision_of(ability.precisions, options.precision)
-    if depth != 16 or precision == "f32":
-        return precision, ()
-    if options.precision == "auto":
+def _precision(
+    spec: ModelSpec, options: Options, depth: int, ability: Ability
+) -> tuple[str, tuple[str, ...]]:
+    if options.precision != "auto":
+        asked = precision_of(ability.precisions, options.precision)
+        is_lossy = depth == 16 and asked != "f32"
+        return asked, (
+            f"{asked} was asked for: it keeps about 8 of the 16 bits a sample",
+        ) if is_lossy else ()
+    quickest = "bf16" if ability.is_native(spec, "bf16") else ability.precisions[0]
+    if depth == 16 and quickest != "f32":
         # bf16 has 8 bits of mantissa: of a 252-step 16-bit ramp 18 values are left.
         return "f32", ("16 bits a sample: computed in f32",)
-    return precision, (f"{precision} was asked for: it keeps about 8 of the 16 bits a sample",)
+    return quickest, ()
+
+
+def _face_precision(precision: str, options: Options, ability: Ability) -> str:
+    """The kernel that may compute the picture in bf16 does not compute faces; their own runtime may be slow in it."""
+    return precision if precision == "f32" or options.precision != "auto" else ability.precisions[0]
 
 
 def _model(
     subject: Subject,
     target: Target,
     options: Options,
-    *,
     models: Mapping[str, ModelSpec],
     ability: Ability,
-    precision: str,
+    precision_for: Callable[[ModelSpec], str],
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     if options.model != "auto":
         if options.model not in models:
@@ -203,7 +218,8 @@ def _model(
         return models[options.model], ()
 
     def seconds(spec: ModelSpec) -> float:
-        return spec.mflops_per_pixel * subject.size.pixels / 1e3 / ability.gflops(spec.name, precision)
+        gflops = ability.gflops(spec.name, precision_for(spec))
+        return spec.mflops_per_pixel * subject.size.pixels / 1e3 / gflops
 
     present = {name: spec for name, spec in models.items() if ability.is_present(spec)}
     factor = max(target.resized.width / subject.size.width, target.resized.height / subject.size.height)

@@ -1,10 +1,11 @@
-"""Runtimes: which runtime computes what, on one device. The device's own computes everything; on a CPU with AMX the
-native kernel takes the models it is made for.
+"""Runtimes: which runtime computes what, on one device. The device's own computes everything; on a CPU that
+multiplies bf16, with AMX or AVX-512, the native kernel takes the models it is made for.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from enlarger.engine.machine import Device
 from enlarger.engine.networks.ops import Hyper, Net, Weights
@@ -39,10 +40,16 @@ class Runtimes:
 
     def name_for(self, net: Net, hyper: Hyper, precision: str) -> str:
         """Of the runtime that computes this network in this precision."""
-        return NATIVE if self.is_native_usable() and _computes(net, hyper, precision) else self.name
+        return NATIVE if self.products_for(net, hyper, precision) else self.name
 
-    def is_native_usable(self) -> bool:
-        return self._asked in ("", NATIVE) and not why_not_native(self._device.name)
+    def products_for(self, net: Net, hyper: Hyper, precision: str) -> str:
+        """What the native kernel multiplies with, where it computes this network; empty where it does not."""
+        products = kernel_on(self._device.name).products if self._asked in ("", NATIVE) else ""
+        return products if products and _computes(net, hyper, precision) else ""
+
+    def quickest_for(self, net: Net, hyper: Hyper) -> str:
+        """The precision in which this network is computed unless another is asked for. Raises RuntimeUnavailable."""
+        return "bf16" if self.products_for(net, hyper, "bf16") else self.own.precisions()[0]
 
     def open_session(
         self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
@@ -57,16 +64,26 @@ class Runtimes:
         return self._opened[name]
 
 
-def why_not_native(device: str) -> str:
-    """Why the kernel does not compute on this device; empty where it does. Looked at once a process."""
+class Kernel(NamedTuple):
+    """Whether the native kernel computes on a device, and how."""
+
+    products: str
+    """What it multiplies with: AMX or AVX-512 BF16. Empty where it does not compute."""
+    reason: str
+    """Why not, or why not with something quicker."""
+
+
+def kernel_on(device: str) -> Kernel:
+    """Looked at once a process."""
     row = RUNTIMES[NATIVE]
     if device not in row.kinds:
-        return f"it computes on {' and '.join(row.kinds)}, not on {device}"
+        return Kernel("", f"it computes on {' and '.join(row.kinds)}, not on {device}")
     if find_spec(row.package) is None:
-        return f"it was not built; {row.install}"
+        return Kernel("", f"it was not built; {row.install}")
     from enlarger.engine.runtime import native
 
-    return native.why_not()
+    choice = native.chosen()
+    return Kernel(choice.products, choice.reason)
 
 
 def _computes(net: Net, hyper: Hyper, precision: str) -> bool:

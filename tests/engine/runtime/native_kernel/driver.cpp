@@ -113,15 +113,17 @@ Bytes computed(const RandomNet &net, const Ask &ask, bool ends_early = false) {
 }
 
 void same(const RandomNet &net, const Ask &ask, const Bytes &expected) {
-    std::printf("features %d blocks %d unshuffle %d: %d×%d in %d×%d blocks, %d threads, kind %d, %d channels, margin %d\n",
-                net.form.features, net.form.blocks, net.form.unshuffle, ask.width, ask.height, ask.column_blocks,
+    std::printf("tiles %d, features %d blocks %d unshuffle %d: %d×%d in %d×%d blocks, %d threads, kind %d, %d channels, "
+                "margin %d\n",
+                ask.tiles, net.form.features, net.form.blocks, net.form.unshuffle, ask.width, ask.height, ask.column_blocks,
                 ask.row_blocks, ask.threads, ask.kind, ask.channels, ask.margin);
     std::fflush(stdout);
     if (computed(net, ask) != expected) fail("other bytes");
 }
 
-void compare_schedules(const RandomNet &net, int height, int width, const std::vector<std::vector<int>> &schedules) {
-    Ask one{height, width, 1, 1, 1, ENLARGER_PORTABLE, ENLARGER_F32};
+void compare_schedules(
+    int tiles, const RandomNet &net, int height, int width, const std::vector<std::vector<int>> &schedules) {
+    Ask one{height, width, 1, 1, 1, tiles, ENLARGER_F32};
     const Bytes expected = computed(net, one);
     for (const auto &schedule : schedules) {
         Ask ask = one;
@@ -130,17 +132,17 @@ void compare_schedules(const RandomNet &net, int height, int width, const std::v
     }
 }
 
-void schedules() {
+void schedules(int tiles) {
     const RandomNet small({32, 1, 1});
     for (const auto &[height, width] : {std::pair{1, 1}, {1, 19}, {19, 1}, {2, 3}, {5, 16}, {7, 17}, {16, 33}})
-        compare_schedules(small, height, width, {{1, 1, 3}});
-    compare_schedules(small, 17, 83, {{1, 2, 1}, {3, 1, 2}, {2, 3, 4}, {3, 4, 3}});
-    compare_schedules(small, 6, 150, {{1, 1, 2}, {1, 3, 2}});  // more columns than the tail takes at a time
-    compare_schedules(RandomNet({64, 2, 1}), 11, 42, {{2, 2, 4}});
-    compare_schedules(RandomNet({96, 1, 2}), 11, 10, {{2, 1, 2}});
-    compare_schedules(RandomNet({32, 1, 4}), 10, 41, {{2, 2, 2}});
+        compare_schedules(tiles, small, height, width, {{1, 1, 3}});
+    compare_schedules(tiles, small, 17, 83, {{1, 2, 1}, {3, 1, 2}, {2, 3, 4}, {3, 4, 3}});
+    compare_schedules(tiles, small, 6, 150, {{1, 1, 2}, {1, 3, 2}});  // more columns than the tail takes at a time
+    compare_schedules(tiles, RandomNet({64, 2, 1}), 11, 42, {{2, 2, 4}});
+    compare_schedules(tiles, RandomNet({96, 1, 2}), 11, 10, {{2, 1, 2}});
+    compare_schedules(tiles, RandomNet({32, 1, 4}), 10, 41, {{2, 2, 2}});
 
-    Ask part{17, 46, 1, 1, 1, ENLARGER_PORTABLE};
+    Ask part{17, 46, 1, 1, 1, tiles};
     for (int kind : {ENLARGER_U8, ENLARGER_U16, ENLARGER_F32})
         for (int channels : {1, 3}) {
             part.kind = kind, part.channels = channels, part.margin = 3;
@@ -157,8 +159,8 @@ void schedules() {
     }
 }
 
-void threads() {
-    compare_schedules(RandomNet({32, 1, 1}), 12, 63, {{1, 3, 2}, {2, 3, 4}});
+void threads(int tiles) {
+    compare_schedules(tiles, RandomNet({32, 1, 1}), 12, 63, {{1, 3, 2}, {2, 3, 4}});
 }
 
 #ifdef ENLARGER_TRAPPED_AMX
@@ -176,18 +178,25 @@ void emulate() {
 }
 #endif
 
-void cancel() {
+void cancel(int tiles) {
     const RandomNet net({64, 2, 1});
-    for (int round = 0; round < 5; ++round) computed(net, {60, 90, 3, 3, 3, ENLARGER_PORTABLE}, true);
+    for (int round = 0; round < 5; ++round) computed(net, {60, 90, 3, 3, 3, tiles}, true);
+}
+
+// With the portable tiles, and with vectors where this processor has the instructions.
+void each_kind(void (*run)(int tiles)) {
+    for (int tiles : {ENLARGER_PORTABLE, ENLARGER_AVX512})
+        if (enlarger_tiles_state(tiles) == ENLARGER_USABLE) run(tiles);
+        else std::printf("tiles %d cannot be used here\n", tiles);
 }
 
 }  // namespace
 
 int main(int count, char **words) {
     const char *word = count > 1 ? words[1] : "";
-    if (!std::strcmp(word, "schedules")) schedules();
-    else if (!std::strcmp(word, "threads")) threads();
-    else if (!std::strcmp(word, "cancel")) cancel();
+    if (!std::strcmp(word, "schedules")) each_kind(schedules);
+    else if (!std::strcmp(word, "threads")) each_kind(threads);
+    else if (!std::strcmp(word, "cancel")) each_kind(cancel);
 #ifdef ENLARGER_TRAPPED_AMX
     else if (!std::strcmp(word, "trap")) emulate();
 #endif

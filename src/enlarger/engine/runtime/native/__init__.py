@@ -1,14 +1,15 @@
-"""The native runtime: RRDBNet in bf16 by a kernel of our own, for CPUs with AMX; everything else is OpenVINO's.
+"""The native runtime: RRDBNet in bf16 by a kernel of our own, for CPUs that multiply bf16; the rest is OpenVINO's.
 
 `cpp/` is the kernel: its plain C interface is `kernel.h`, its reading starts at `conv.hpp`. `library.py` loads it,
 `blocks.py` decides how a window is cut for it, `session.py` runs it.
 
 Whether it is used is decided once a process: the kernel must have been built, the CPU must have the instructions,
-the system must allow them, and a small network must come out right. `why_not()` tells which of these failed.
+the system must allow them, and a small network must come out right. `chosen()` tells which of these failed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,7 +18,7 @@ from enlarger.engine import machine, selftest
 from enlarger.engine.networks import rrdbnet
 from enlarger.engine.networks.ops import Hyper, Net, Weights
 from enlarger.engine.runtime import Session
-from enlarger.engine.runtime.native.library import AMX, Library, open_library
+from enlarger.engine.runtime.native.library import NAMES, Library, open_library
 from enlarger.engine.runtime.native.session import NativeSession
 from enlarger.errors import EnlargerError, RuntimeUnavailable
 
@@ -25,13 +26,32 @@ CHUNK = 32
 """Channels the kernel takes at a time; what a dense block adds with each convolution must be one chunk."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the kernel computes on this machine."""
+
+    tiles: int | None
+    """AMX or AVX512; None where it cannot be used."""
+    reason: str
+    """Why not, or why not with something quicker; empty where there is nothing to say."""
+
+    @property
+    def products(self) -> str:
+        """The name of what multiplies; empty where nothing does."""
+        return "" if self.tiles is None else NAMES[self.tiles]
+
+
 class Native:
     """`device` is cpu. Raises RuntimeUnavailable where the kernel cannot be used, with the reason."""
 
     def __init__(self, device: str = "cpu") -> None:
         del device  # there is one kind
-        if reason := why_not():
-            raise RuntimeUnavailable(f"the native runtime cannot be used: {reason}; use runtime=openvino")
+        choice = chosen()
+        if choice.tiles is None:
+            raise RuntimeUnavailable(
+                f"the native runtime cannot be used: {choice.reason}; use runtime=openvino"
+            )
+        self._tiles = choice.tiles
         self._library = open_library()
 
     def precisions(self) -> tuple[str, ...]:
@@ -46,7 +66,7 @@ class Native:
                 f"the native runtime computes RRDBNet in bf16, not {net.name} of this form in {precision}; "
                 "use runtime=openvino"
             )
-        return open_session(self._library, net, hyper, weights, threads=threads)
+        return open_session(self._library, net, hyper, weights, threads=threads, tiles=self._tiles)
 
 
 def computes(net: Net, hyper: Hyper, precision: str) -> bool:
@@ -61,33 +81,40 @@ def computes(net: Net, hyper: Hyper, precision: str) -> bool:
 
 
 def open_session(
-    library: Library, net: Net, hyper: Hyper, weights: Weights, *, threads: int, tiles: int = AMX
+    library: Library, net: Net, hyper: Hyper, weights: Weights, *, threads: int, tiles: int
 ) -> NativeSession:
-    """A session of the kernel in `library`; `threads` 0 means one a usable core."""
+    """A session of the kernel in `library` with AMX, AVX512 or PORTABLE; `threads` 0 means one a usable core."""
     tensors = [weights[name] for name in net.shapes(hyper)]
     return NativeSession(library, hyper, tensors, threads or machine.usable_cores().value, tiles)
 
 
 @cache
-def why_not() -> str:
-    """Why this process cannot use the kernel; empty where it can."""
+def chosen() -> Choice:
+    """The quickest products with which a small network comes out right. Looked at once a process."""
     try:
         library = open_library()
-        if reason := library.why_not(AMX):
-            return reason
-        _check(library)
-    except EnlargerError as error:
-        return error.message
-    return ""
+    except RuntimeUnavailable as error:
+        return Choice(None, error.message)
+    reasons: list[str] = []
+    for tiles, name in NAMES.items():
+        reason = library.why_not(tiles) or _fault(library, tiles)
+        if not reason:
+            return Choice(tiles, "; ".join(reasons))
+        reasons.append(f"{name}: {reason}")
+    return Choice(None, "; ".join(reasons))
 
 
-def _check(library: Library) -> None:
-    """Raises RuntimeUnavailable unless a small network of seeded weights comes out as NumPy computes it."""
+def _fault(library: Library, tiles: int) -> str:
+    """What is wrong with a small network of seeded weights, against NumPy's; empty where nothing is."""
     hyper = {"blocks": 1, "features": 64, "growth": CHUNK, "unshuffle": 1}
     random = np.random.default_rng(0)
     weights = {
         name: (random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
         for name, shape in rrdbnet.NET.shapes(hyper).items()
     }
-    session = open_session(library, rrdbnet.NET, hyper, weights, threads=1)
-    selftest.verify(session, rrdbnet.NET, hyper, weights, device="the native kernel")
+    try:
+        session = open_session(library, rrdbnet.NET, hyper, weights, threads=1, tiles=tiles)
+        selftest.verify(session, rrdbnet.NET, hyper, weights, device="the native kernel")
+    except EnlargerError as error:
+        return error.message
+    return ""

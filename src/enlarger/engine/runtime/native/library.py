@@ -17,15 +17,18 @@ MODULE = "enlarger.engine.runtime.native._kernel"
 
 BUILD_HINT = "install enlarger on Linux x86-64 where g++ 11 or newer is"
 
-INTERFACE = 1  # ENLARGER_KERNEL_INTERFACE
+INTERFACE = 2  # ENLARGER_KERNEL_INTERFACE
 
-AMX, PORTABLE = 0, 1
-"""What multiplies: the tile unit, or plain C++ with the same results, for machines without it. That is slow."""
+AMX, PORTABLE, AVX512 = 0, 1, 2
+"""What multiplies: the tile unit; plain C++ with the same results, for tests, which is slow; vectors."""
+
+NAMES = {AMX: "AMX", AVX512: "AVX-512 BF16"}
+"""What products use, quickest first."""
 
 _REASONS = {
-    1: f"the compiler that built the kernel does not know AMX; {BUILD_HINT}",
-    2: "this CPU has no AMX with bf16",
-    3: "the system does not let this process use the registers of AMX",
+    1: f"the compiler that built the kernel does not know it; {BUILD_HINT}",
+    2: "this CPU does not have it",
+    3: "the system does not let this process use its registers",
 }
 _RUNNING, _BAD_ARGUMENT, _NO_MEMORY = 1, 2, 3
 

@@ -10,7 +10,7 @@
 
 #ifndef ENLARGER_TRAPPED_AMX  // the tests emulate the instructions of AMX, but not those of AVX-512
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
-#define ENLARGER_AVX512  // gcc before 13 does not define its own names for these in C++
+#define ENLARGER_WITH_AVX512  // gcc before 13 does not define its own names for these in C++
 #endif
 
 #include "stages.hpp"

@@ -157,11 +157,11 @@ class Convolution {
                 });
                 weights += KERNEL_ROWS * TILE_WEIGHTS;
                 unrolled<ROWS + KERNEL_ROWS - 1>([&](auto in) {
+                    // The weight rows that an input row meets are neighbours, and so are the sums, the other way round.
+                    constexpr int FIRST = in < ROWS ? 0 : in - ROWS + 1;
+                    constexpr int LAST = in < KERNEL_ROWS ? in : KERNEL_ROWS - 1;
                     tiles_.template load<PIXELS>(from[in] + offset, LINE);
-                    unrolled<KERNEL_ROWS>([&](auto ky) {
-                        constexpr int OUT = in - ky;
-                        if constexpr (OUT >= 0 && OUT < ROWS) tiles_.template multiply<OUT, PIXELS, WEIGHTS + ky>();
-                    });
+                    tiles_.template multiply<in - FIRST, PIXELS, WEIGHTS + FIRST, LAST - FIRST + 1>();
                 });
                 behind_.some(lines_a_step_);
                 tiles_.wake();

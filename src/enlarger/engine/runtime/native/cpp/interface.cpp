@@ -25,23 +25,28 @@ struct enlarger_work {
 
 namespace {
 
+// AVX-512 with bf16 as far as the kernel is compiled for it, and AMX with bf16 beside it.
+struct Instructions {
+    bool vectors = false, tiles = false;
+};
+
 #if defined(__x86_64__) && defined(__linux__)
 
 bool bit(unsigned value, int index) { return value >> index & 1; }
 
-// AMX with bf16 and the parts of AVX-512 that the kernel is compiled for (Intel SDM, CPUID leaf 7).
-bool has_instructions() {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) || !bit(c, 27)) return false;  // OSXSAVE: xgetbv exists
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const bool tiles = bit(d, 22) && bit(d, 24);  // amx-bf16, amx-tile
+// Intel SDM, CPUID leaf 7.
+Instructions instructions() {
+    unsigned a, b, c, d, more;
+    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) || !bit(c, 27)) return {};  // OSXSAVE: xgetbv exists
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return {};
+    const bool tiles = bit(d, 22) && bit(d, 24);                                // amx-bf16, amx-tile
     const bool vectors = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // f, dq, bw, vl
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
-    if (!tiles || !vectors || !bit(a, 5)) return false;  // avx512_bf16
+    if (!__get_cpuid_count(7, 1, &more, &b, &c, &d) || !vectors || !bit(more, 5)) return {};  // avx512_bf16
     unsigned low, high;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     const unsigned vector_state = 0xe6, tile_state = 3u << 17;  // registers that the system saves
-    return (low & vector_state) == vector_state && (low & tile_state) == tile_state;
+    if ((low & vector_state) != vector_state) return {};
+    return {true, tiles && (low & tile_state) == tile_state};
 }
 
 // Linux gives the tile registers, 8 KB to save at every switch, only to processes that ask (kernel docs: x86/xstate).
@@ -52,10 +57,20 @@ bool may_use_tiles() {
 
 #else
 
-bool has_instructions() { return false; }
+Instructions instructions() { return {}; }
 bool may_use_tiles() { return false; }
 
 #endif
+
+// The life of a thread with these tiles; nullptr where they were not built, or are unknown.
+auto compute_with(int tiles) -> void (*)(Work &, void *) {
+    switch (tiles) {
+        case ENLARGER_AMX: return enlarger::compute_amx;
+        case ENLARGER_AVX512: return enlarger::compute_avx512;
+        case ENLARGER_PORTABLE: return enlarger::compute_portable;
+        default: return nullptr;
+    }
+}
 
 bool cuts_are_good(const int32_t *cuts, int blocks, int length, int smallest) {
     if (blocks < 1 || length < 1 || cuts[0] != 0 || cuts[blocks] != length) return false;
@@ -87,8 +102,10 @@ int enlarger_kernel_interface(void) { return ENLARGER_KERNEL_INTERFACE; }
 
 int enlarger_tiles_state(int tiles) {
     if (tiles == ENLARGER_PORTABLE) return ENLARGER_USABLE;
-    if (!enlarger::compute_amx) return ENLARGER_NOT_BUILT;
-    if (!has_instructions()) return ENLARGER_NO_SUCH_CPU;
+    if (!compute_with(tiles)) return ENLARGER_NOT_BUILT;
+    const Instructions has = instructions();
+    if (tiles == ENLARGER_AVX512) return has.vectors ? ENLARGER_USABLE : ENLARGER_NO_SUCH_CPU;
+    if (!has.tiles) return ENLARGER_NO_SUCH_CPU;
     return may_use_tiles() ? ENLARGER_USABLE : ENLARGER_NOT_ALLOWED;
 }
 
@@ -110,7 +127,7 @@ int enlarger_net_pack(
 void enlarger_net_free(enlarger_net *net) { delete net; }
 
 int enlarger_work_start(enlarger_work **work, const enlarger_net *net, int tiles, const enlarger_window *window) {
-    const auto compute = tiles == ENLARGER_AMX ? enlarger::compute_amx : enlarger::compute_portable;
+    const auto compute = compute_with(tiles);
     if (!compute || !is_good(*window)) return ENLARGER_BAD_ARGUMENT;
     try {
         std::unique_ptr<enlarger_work> made(new enlarger_work{{net->net, *window}});

@@ -7,14 +7,14 @@
 
 #include <stdint.h>
 
-#define ENLARGER_KERNEL_INTERFACE 1
+#define ENLARGER_KERNEL_INTERFACE 2
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 // What multiplies the tiles.
-enum { ENLARGER_AMX = 0, ENLARGER_PORTABLE = 1 };
+enum { ENLARGER_AMX = 0, ENLARGER_PORTABLE = 1, ENLARGER_AVX512 = 2 };
 
 // Whether it can be used here.
 enum {

@@ -27,7 +27,7 @@ class AmxTiles {
     // Some 2,200 cycles after the last vector floating-point instruction the upper part of the unit sleeps, and a store
     // of a tile then takes 680 cycles more. One addition now and then keeps it awake (10 % of the whole, measured).
     void wake() {
-#ifdef ENLARGER_AVX512
+#ifdef ENLARGER_WITH_AVX512
         asm volatile("vaddps %%zmm31, %%zmm31, %%zmm31" ::: "xmm31");
 #endif
     }
@@ -42,9 +42,11 @@ class AmxTiles {
         asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::ptrdiff_t{64}), "i"(T) : "memory");
     }
 
-    template <int C, int A, int B>
+    // Sum C from weights B, sum C − 1 from weights B + 1, … `COUNT` of them, from one tile of pixels.
+    template <int C, int A, int B, int COUNT>
     void multiply() {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+        if constexpr (COUNT > 1) multiply<C - 1, A, B + 1, COUNT - 1>();
     }
 };
 

@@ -32,9 +32,10 @@ class PortableTiles {
 
     // C[m][n] += Σ A[m][i]·B[i][n] over 32 inputs i, which lie in pairs: row m of A holds them in order, row k of B the
     // inputs 2k and 2k + 1 of every n.
-    template <int C, int A, int B>
+    // For sum C and weights B, sum C − 1 and weights B + 1, … `COUNT` of them.
+    template <int C, int A, int B, int COUNT>
     void multiply() {
-        add_products(tile_[C], tile_[A], tile_[B]);
+        for (int i = 0; i < COUNT; ++i) add_products(tile_[C - i], tile_[A], tile_[B + i]);
     }
 
   private:

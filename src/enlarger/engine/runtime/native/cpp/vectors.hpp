@@ -38,7 +38,7 @@ INLINE F16 load(const bf16 *from) {
 
 // To the nearest, ties to even; denormals become zero and NaN stays NaN, as vcvtneps2bf16 does it.
 INLINE void store(bf16 *to, F16 value) {
-#ifdef ENLARGER_AVX512
+#ifdef ENLARGER_WITH_AVX512
     const __m256bh halves = _mm512_cvtneps_pbh((__m512)value);
 #else
     const U16 bits = (U16)value;

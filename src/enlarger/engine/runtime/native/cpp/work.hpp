@@ -92,6 +92,7 @@ std::size_t bytes_of(const Net &net, const enlarger_window &window, int widest_b
 
 // The life of a thread with each kind of tiles; nullptr where it was not built.
 extern void (*const compute_amx)(Work &, void *scratch);
+extern void (*const compute_avx512)(Work &, void *scratch);
 extern void (*const compute_portable)(Work &, void *scratch);
 
 }  // namespace enlarger
