@@ -434,11 +434,14 @@ def test_the_kernel_is_chosen_where_it_is_made_for_the_model_and_the_machine_mul
 
     assert chosen(x4plus, "bf16", Runtimes(CPU)) == ("native" if usable else "openvino")
     assert chosen(x4plus, "f32", Runtimes(CPU)) == "openvino"
-    assert chosen(compact, "bf16", Runtimes(CPU)) == "openvino"
+    with_vectors = kernel_on("cpu").products == "AVX-512 BF16"
+    assert chosen(compact, "bf16", Runtimes(CPU)) == ("native" if with_vectors else "openvino")
     assert chosen(x4plus, "bf16", Runtimes(CPU, "openvino")) == "openvino"
     assert "not on gpu" in kernel_on("gpu").reason
-    assert not native.computes(NET, X4 | {"features": 16}, "bf16")
-    assert not native.computes(NET, X4 | {"growth": 16}, "bf16")
+    for tiles in (AMX, AVX512):
+        assert native.computes(NET, X4, "bf16", tiles)
+        assert not native.computes(NET, X4 | {"features": 16}, "bf16", tiles)
+        assert not native.computes(NET, X4 | {"growth": 16}, "bf16", tiles)
 
 
 def test_a_model_is_computed_in_bf16_where_the_kernel_computes_it_or_the_cpu_has_amx() -> None:
@@ -450,7 +453,7 @@ def test_a_model_is_computed_in_bf16_where_the_kernel_computes_it_or_the_cpu_has
 
     openvinos = "bf16" if "amx_bf16" in machine.cpu_flags() else "f32"
     assert quickest(x4plus) == ("bf16" if products else openvinos)
-    assert quickest(compact) == openvinos
+    assert quickest(compact) == ("bf16" if products == "AVX-512 BF16" else openvinos)
     assert quickest(x4plus, "openvino") == openvinos
 
 

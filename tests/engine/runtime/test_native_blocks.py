@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from enlarger.engine.geometry import Size, plan_tiles
 from enlarger.engine.plan import NATIVE_TILE_PIXELS
-from enlarger.engine.runtime.native.blocks import MAX_COLUMNS, SMALLEST_COLUMNS, SMALLEST_ROWS, Grid, grid_of
+from enlarger.engine.runtime.native.blocks import (
+    CHAIN,
+    MAX_COLUMNS,
+    SMALLEST_COLUMNS,
+    SMALLEST_ROWS,
+    Grid,
+    grid_of,
+)
 
 lengths = st.integers(1, 1500)
 
@@ -36,6 +43,15 @@ def test_work_is_counted_as_the_kernel_computes_it() -> None:
     # A cut through the rows: 8, 6, 4 and 2 rows more of convolutions that cost 2048, 3072, 4096 and 5120 of 26624.
     extra = 8 * 2048 + 6 * 3072 + 4 * 4096 + 2 * 5120
     assert Grid((0, 30, 64), (0, 64)).work_ratio == 1 + extra / 26624 / 64
+
+
+def test_cuts_cost_a_chain_nothing_but_tiles_that_are_not_full() -> None:
+    assert Grid((0, 30, 64), (0, 32, 64), CHAIN).work_ratio == 1
+    assert Grid((0, 64), (0, 40, 64), CHAIN).work_ratio == 80 / 64
+    for threads in (2, 16, 64):
+        grid = grid_of(Size(512, 512), threads, CHAIN)
+        assert grid.work_ratio == 1
+        assert grid.blocks >= threads
 
 
 def test_a_photo_of_512_px_costs_a_tenth_more_at_most() -> None:

@@ -44,8 +44,13 @@ class Runtimes:
 
     def products_for(self, net: Net, hyper: Hyper, precision: str) -> str:
         """What the native kernel multiplies with, where it computes this network; empty where it does not."""
-        products = kernel_on(self._device.name).products if self._asked in ("", NATIVE) else ""
-        return products if products and _computes(net, hyper, precision) else ""
+        kernel = kernel_on(self._device.name)
+        if self._asked not in ("", NATIVE) or not kernel.products:
+            return ""
+        from enlarger.engine.runtime import native
+
+        tiles = native.chosen().tiles
+        return kernel.products if tiles is not None and native.computes(net, hyper, precision, tiles) else ""
 
     def quickest_for(self, net: Net, hyper: Hyper) -> str:
         """The precision in which this network is computed unless another is asked for. Raises RuntimeUnavailable."""
@@ -84,9 +89,3 @@ def kernel_on(device: str) -> Kernel:
 
     choice = native.chosen()
     return Kernel(choice.products, choice.reason)
-
-
-def _computes(net: Net, hyper: Hyper, precision: str) -> bool:
-    from enlarger.engine.runtime import native
-
-    return native.computes(net, hyper, precision)

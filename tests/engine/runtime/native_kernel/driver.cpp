@@ -33,6 +33,7 @@ using Bytes = std::vector<unsigned char>;
 
 struct Form {
     int features, blocks, unshuffle;
+    int links = 0;  // of a chain
 };
 
 // A net of seeded weights that keep values near 1 from layer to layer.
@@ -40,14 +41,14 @@ class RandomNet {
   public:
     explicit RandomNet(const Form &form) : form(form) {
         add(form.features, 3 * form.unshuffle * form.unshuffle);
-        for (int dense = 0; dense < 3 * form.blocks; ++dense)
-            for (int k = 0; k < 5; ++k) add(k < 4 ? 32 : form.features, form.features + 32 * k);
-        for (int k = 0; k < 4; ++k) add(form.features, form.features);
-        add(3, form.features);
+        if (form.links) add_chain();
+        else add_rrdb();
         std::vector<const float *> pointers;
         for (const auto &tensor : tensors_) pointers.push_back(tensor.data());
-        if (enlarger_net_pack(&net, form.features, form.blocks, form.unshuffle, pointers.data()) != ENLARGER_DONE)
-            fail("pack");
+        const int packed = form.links
+                               ? enlarger_chain_pack(&net, form.features, form.links, pointers.data())
+                               : enlarger_net_pack(&net, form.features, form.blocks, form.unshuffle, pointers.data());
+        if (packed != ENLARGER_DONE) fail("pack");
     }
     ~RandomNet() { enlarger_net_free(net); }
 
@@ -55,6 +56,28 @@ class RandomNet {
     enlarger_net *net = nullptr;
 
   private:
+    void add_rrdb() {
+        for (int dense = 0; dense < 3 * form.blocks; ++dense)
+            for (int k = 0; k < 5; ++k) add(k < 4 ? 32 : form.features, form.features + 32 * k);
+        for (int k = 0; k < 4; ++k) add(form.features, form.features);
+        add(3, form.features);
+    }
+
+    void add_chain() {
+        add_slopes();
+        for (int link = 0; link < form.links; ++link) {
+            add(form.features, form.features);
+            add_slopes();
+        }
+        add(48, form.features);
+    }
+
+    void add_slopes() {
+        std::uniform_real_distribution<float> slope(-0.5, 1.5);
+        tensors_.emplace_back(form.features);
+        for (float &value : tensors_.back()) value = slope(random_);
+    }
+
     void add(int outputs, int inputs) {
         std::normal_distribution<float> weight(0, 1 / std::sqrt(9.0f * inputs)), bias(0, 0.1f);
         tensors_.emplace_back(outputs * inputs * 9);
@@ -113,9 +136,9 @@ Bytes computed(const RandomNet &net, const Ask &ask, bool ends_early = false) {
 }
 
 void same(const RandomNet &net, const Ask &ask, const Bytes &expected) {
-    std::printf("tiles %d, features %d blocks %d unshuffle %d: %d×%d in %d×%d blocks, %d threads, kind %d, %d channels, "
+    std::printf("tiles %d, features %d blocks %d unshuffle %d links %d: %d×%d in %d×%d blocks, %d threads, kind %d, %d channels, "
                 "margin %d\n",
-                ask.tiles, net.form.features, net.form.blocks, net.form.unshuffle, ask.width, ask.height, ask.column_blocks,
+                ask.tiles, net.form.features, net.form.blocks, net.form.unshuffle, net.form.links, ask.width, ask.height, ask.column_blocks,
                 ask.row_blocks, ask.threads, ask.kind, ask.channels, ask.margin);
     std::fflush(stdout);
     if (computed(net, ask) != expected) fail("other bytes");
@@ -142,13 +165,18 @@ void schedules(int tiles) {
     compare_schedules(tiles, RandomNet({96, 1, 2}), 11, 10, {{2, 1, 2}});
     compare_schedules(tiles, RandomNet({32, 1, 4}), 10, 41, {{2, 2, 2}});
 
+    const RandomNet chain({64, 0, 1, 3});
+    for (const auto &[height, width] : {std::pair{1, 1}, {1, 19}, {19, 1}, {7, 17}})
+        compare_schedules(tiles, chain, height, width, {{1, 1, 3}});
+    compare_schedules(tiles, chain, 17, 83, {{1, 2, 1}, {3, 1, 2}, {2, 3, 4}, {3, 4, 3}});
+
     Ask part{17, 46, 1, 1, 1, tiles};
     for (int kind : {ENLARGER_U8, ENLARGER_U16, ENLARGER_F32})
         for (int channels : {1, 3}) {
             part.kind = kind, part.channels = channels, part.margin = 3;
             Ask divided = part;
             divided.row_blocks = 3, divided.column_blocks = 2, divided.threads = 3;
-            same(small, divided, computed(small, part));
+            for (const RandomNet *net : {&small, &chain}) same(*net, divided, computed(*net, part));
         }
     part.kind = ENLARGER_F32, part.margin = 0;
     for (const bool from_picture : {true, false}) {
@@ -161,13 +189,15 @@ void schedules(int tiles) {
 
 void threads(int tiles) {
     compare_schedules(tiles, RandomNet({32, 1, 1}), 12, 63, {{1, 3, 2}, {2, 3, 4}});
+    compare_schedules(tiles, RandomNet({32, 0, 1, 4}), 12, 63, {{2, 3, 4}});
 }
 
 #ifdef ENLARGER_TRAPPED_AMX
 void emulate() {
     trap::install();
-    const RandomNet small({32, 1, 1}), wide({64, 1, 2});
-    for (const auto &[net, height, width] : {std::tuple{&small, 1, 1}, {&small, 9, 21}, {&wide, 6, 10}}) {
+    const RandomNet small({32, 1, 1}), wide({64, 1, 2}), chain({32, 0, 1, 2});
+    for (const auto &[net, height, width] :
+         {std::tuple{&small, 1, 1}, {&small, 9, 21}, {&wide, 6, 10}, {&chain, 9, 21}}) {
         Ask ask{height, width, 1, 1, 2, ENLARGER_PORTABLE, ENLARGER_F32};
         const Bytes expected = computed(*net, ask);
         ask.tiles = ENLARGER_AMX;

@@ -1,4 +1,4 @@
-"""The native runtime: RRDBNet in bf16 by a kernel of our own, for CPUs that multiply bf16; the rest is OpenVINO's.
+"""The native runtime: networks in bf16 by a kernel of our own, for CPUs that multiply bf16; the rest is OpenVINO's.
 
 `cpp/` is the kernel: its plain C interface is `kernel.h`, its reading starts at `conv.hpp`. `library.py` loads it,
 `blocks.py` decides how a window is cut for it, `session.py` runs it.
@@ -15,11 +15,12 @@ from functools import cache
 import numpy as np
 
 from enlarger.engine import machine, selftest
-from enlarger.engine.networks import rrdbnet
+from enlarger.engine.networks import compact, rrdbnet
 from enlarger.engine.networks.ops import Hyper, Net, Weights
 from enlarger.engine.runtime import Session
-from enlarger.engine.runtime.native.library import NAMES, Library, open_library
-from enlarger.engine.runtime.native.session import NativeSession
+from enlarger.engine.runtime.native.blocks import CHAIN, DENSE_BLOCK
+from enlarger.engine.runtime.native.library import AMX, NAMES, Library, open_library
+from enlarger.engine.runtime.native.session import SCALE, NativeSession, Stages
 from enlarger.errors import EnlargerError, RuntimeUnavailable
 
 CHUNK = 32
@@ -61,31 +62,50 @@ class Native:
         self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
     ) -> Session:
         """Raises RuntimeUnavailable for what the kernel does not compute."""
-        if not computes(net, hyper, precision):
+        if not computes(net, hyper, precision, self._tiles):
             raise RuntimeUnavailable(
-                f"the native runtime computes RRDBNet in bf16, not {net.name} of this form in {precision}; "
-                "use runtime=openvino"
+                f"the native runtime computes networks of Real-ESRGAN in bf16, not {net.name} of this form in "
+                f"{precision} with {NAMES[self._tiles]}; use runtime=openvino"
             )
         return open_session(self._library, net, hyper, weights, threads=threads, tiles=self._tiles)
 
 
-def computes(net: Net, hyper: Hyper, precision: str) -> bool:
-    """Whether the kernel is made for this network in this precision."""
-    return (
-        net is rrdbnet.NET
-        and precision == "bf16"
-        and hyper["features"] % CHUNK == 0
-        and hyper["growth"] == CHUNK
-        and hyper["unshuffle"] in (1, 2, 4)
-    )
+def computes(net: Net, hyper: Hyper, precision: str, tiles: int) -> bool:
+    """Whether the kernel is made for this network in this precision, and quicker in it than others."""
+    if precision != "bf16" or hyper["features"] % CHUNK:
+        return False
+    if net is rrdbnet.NET:
+        return hyper["growth"] == CHUNK and hyper["unshuffle"] in (1, 2, 4)
+    # Whether it is with AMX nobody has measured.
+    return net is compact.NET and hyper["scale"] == SCALE and tiles != AMX
 
 
 def open_session(
     library: Library, net: Net, hyper: Hyper, weights: Weights, *, threads: int, tiles: int
 ) -> NativeSession:
-    """A session of the kernel in `library` with AMX, AVX512 or PORTABLE; `threads` 0 means one a usable core."""
-    tensors = [weights[name] for name in net.shapes(hyper)]
-    return NativeSession(library, hyper, tensors, threads or machine.usable_cores().value, tiles)
+    """A session of the kernel in `library` with AMX, AVX512 or PORTABLE; `threads` 0 means one a usable core.
+
+    Raises OutOfMemory.
+    """
+    tensors = [np.ascontiguousarray(weights[name], np.float32) for name in net.shapes(hyper)]
+    features, unit = hyper["features"], net.multiple(hyper)
+    if net is compact.NET:
+        stages = Stages({"net": (True, True)}, CHAIN)
+        packed = library.pack_chain(features=features, links=hyper["convs"], tensors=tensors)
+    else:
+        stages = Stages({"trunk": (True, False), "tail": (False, True)}, DENSE_BLOCK)
+        packed = library.pack(
+            features=features, blocks=hyper["blocks"], unshuffle=hyper["unshuffle"], tensors=tensors
+        )
+    return NativeSession(
+        library,
+        packed,
+        stages,
+        features=features,
+        unit=unit,
+        threads=threads or machine.usable_cores().value,
+        tiles=tiles,
+    )
 
 
 @cache

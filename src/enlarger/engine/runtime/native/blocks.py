@@ -25,7 +25,22 @@ TILE = 16
 UNEVEN = 1.05
 """What waiting for each other costs where every thread has one block of each stage; unmeasured, a preference."""
 
-_FEATURES, _GROWTH, _CONVS = 64, 32, 5
+Convolutions = tuple[tuple[int, int], ...]
+"""Of what is repeated in a network: (products a pixel ÷ 9, pixels computed beyond a cut) of each convolution."""
+
+CHAIN: Convolutions = ((64 * 64, 0),)
+"""A convolution that is a stage of its own reads what its neighbours have finished."""
+
+
+def _dense_block(features: int = 64, growth: int = 32, convolutions: int = 5) -> Convolutions:
+    last = convolutions - 1
+    return tuple(
+        ((features + growth * index) * (growth if index < last else features), last - index)
+        for index in range(convolutions)
+    )
+
+
+DENSE_BLOCK = _dense_block()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,7 @@ class Grid:
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+    convolutions: Convolutions = DENSE_BLOCK
 
     @property
     def blocks(self) -> int:
@@ -41,21 +57,21 @@ class Grid:
 
     @property
     def work_ratio(self) -> float:
-        """Products the dense blocks compute ÷ products of the window; above 1 by cuts and by tiles not full."""
+        """Products that are computed ÷ products of the window; above 1 by cuts and by tiles not full."""
         computed = sum(
             cost * _length(self.rows, halo, unit=1) * _length(self.columns, halo, unit=TILE)
-            for cost, halo in _CONVOLUTIONS
+            for cost, halo in self.convolutions
         )
-        return computed / (sum(cost for cost, _ in _CONVOLUTIONS) * self.rows[-1] * self.columns[-1])
+        return computed / (sum(cost for cost, _ in self.convolutions) * self.rows[-1] * self.columns[-1])
 
 
 @lru_cache(maxsize=64)  # the windows of a picture have one shape
-def grid_of(size: Size, threads: int) -> Grid:
+def grid_of(size: Size, threads: int, convolutions: Convolutions = DENSE_BLOCK) -> Grid:
     """The cuts with which `threads` are done with a window first."""
     fewest = -(-size.width // MAX_COLUMNS)
     most = 2 * (threads + fewest) + 16  # more blocks keep no more threads busy
     grids = [
-        Grid(_cuts(size.height, down), _cuts(size.width, across))
+        Grid(_cuts(size.height, down), _cuts(size.width, across), convolutions)
         for across in range(fewest, max(fewest, min(most, _most_parts(size.width, SMALLEST_COLUMNS))) + 1)
         for down in range(1, max(1, min(most // across, _most_parts(size.height, SMALLEST_ROWS))) + 1)
     ]
@@ -70,20 +86,6 @@ def _cost(grid: Grid, threads: int) -> float:
         return grid.work_ratio
     rounds = -(-grid.blocks // threads)
     return grid.work_ratio * rounds * threads / grid.blocks * UNEVEN
-
-
-def _convolutions() -> tuple[tuple[int, int], ...]:
-    """(products a pixel ÷ 9, pixels computed beyond a cut) of each convolution of a dense block."""
-    return tuple(
-        (
-            (_FEATURES + _GROWTH * index) * (_GROWTH if index < _CONVS - 1 else _FEATURES),
-            _CONVS - 1 - index,
-        )
-        for index in range(_CONVS)
-    )
-
-
-_CONVOLUTIONS = _convolutions()
 
 
 def _length(cuts: tuple[int, ...], halo: int, *, unit: int) -> int:

@@ -82,6 +82,7 @@ class Library:
         if version != INTERFACE:
             raise RuntimeUnavailable(f"the native kernel {path} belongs to another version; install again")
         self._calls.enlarger_net_pack.argtypes = (POINTER(c_void_p), c_int32, c_int32, c_int32, c_void_p)
+        self._calls.enlarger_chain_pack.argtypes = (POINTER(c_void_p), c_int32, c_int32, c_void_p)
         self._calls.enlarger_net_free.argtypes = (c_void_p,)
         self._calls.enlarger_work_start.argtypes = (POINTER(c_void_p), c_void_p, c_int, POINTER(Window))
         self._calls.enlarger_work_wait.argtypes = (c_void_p, c_int32, POINTER(c_double))
@@ -94,14 +95,12 @@ class Library:
         return _REASONS.get(self._calls.enlarger_tiles_state(tiles), "")
 
     def pack(self, *, features: int, blocks: int, unshuffle: int, tensors: Sequence[Array]) -> int:
-        """A net of float32 tensors in module order, to be freed. Raises OutOfMemory or ValueError."""
-        pointers = (c_void_p * len(tensors))(*(tensor.ctypes.data for tensor in tensors))
-        net = c_void_p()
-        _check(
-            self._calls.enlarger_net_pack(ctypes.byref(net), features, blocks, unshuffle, pointers), "a net"
-        )
-        assert net.value is not None
-        return net.value
+        """An RRDB net of float32 tensors in module order, to be freed. Raises OutOfMemory or ValueError."""
+        return self._packed(self._calls.enlarger_net_pack, (features, blocks, unshuffle), tensors)
+
+    def pack_chain(self, *, features: int, links: int, tensors: Sequence[Array]) -> int:
+        """The same of a compact net of `links` + 2 convolutions."""
+        return self._packed(self._calls.enlarger_chain_pack, (features, links), tensors)
 
     def free(self, net: int) -> None:
         self._calls.enlarger_net_free(net)
@@ -128,6 +127,13 @@ class Library:
     def bytes_of(self, net: int, window: Window) -> int:
         """Memory of a window while it is computed, without input and result."""
         return int(self._calls.enlarger_work_bytes(net, ctypes.byref(window)))
+
+    def _packed(self, pack: Any, form: tuple[int, ...], tensors: Sequence[Array]) -> int:
+        pointers = (c_void_p * len(tensors))(*(tensor.ctypes.data for tensor in tensors))
+        net = c_void_p()
+        _check(pack(ctypes.byref(net), *form, pointers), "a net")
+        assert net.value is not None
+        return net.value
 
 
 def open_library() -> Library:

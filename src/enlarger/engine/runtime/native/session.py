@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from enlarger.engine.geometry import Size
-from enlarger.engine.networks.ops import Array, Hyper
+from enlarger.engine.networks.ops import Array
 from enlarger.engine.pictures.picture import Pixels
-from enlarger.engine.runtime.native.blocks import Grid, grid_of
+from enlarger.engine.runtime.native.blocks import Convolutions, Grid, grid_of
 from enlarger.engine.runtime.native.library import SAMPLE_KINDS, Library, Sink, Window
 
 TICK_MS = 100
@@ -23,35 +24,51 @@ SCALE = 4
 """Pixels of the result a pixel of the trunk, each way."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """How a network is cut: a stage by name, with whether it starts at the picture and whether it ends in pixels."""
+
+    rows: Mapping[str, tuple[bool, bool]]
+    convolutions: Convolutions
+    """What they cost."""
+
+
 class NativeSession:
-    """`tensors` are the network's in module order. `threads` compute; who waits for them does not."""
+    """Over `net`, which the library has packed and this frees. `threads` compute; who waits for them does not.
+
+    `features` are the channels between its stages; `unit` what the sides of a picture are multiples of.
+    """
 
     precision = "bf16"
 
     def __init__(
-        self, library: Library, hyper: Hyper, tensors: Sequence[Array], threads: int, tiles: int
+        self,
+        library: Library,
+        net: int,
+        stages: Stages,
+        *,
+        features: int,
+        unit: int,
+        threads: int,
+        tiles: int,
     ) -> None:
         self._library = library
-        self._hyper = hyper
+        self._net = net
+        self._stages = stages
+        self._features = features
+        self._unit = unit
         self._threads = threads
         self._tiles = tiles
-        self._net = library.pack(
-            features=hyper["features"],
-            blocks=hyper["blocks"],
-            unshuffle=hyper["unshuffle"],
-            tensors=[np.ascontiguousarray(tensor, np.float32) for tensor in tensors],
-        )
-        weakref.finalize(self, library.free, self._net)
+        weakref.finalize(self, library.free, net)
 
     def run(self, stage: str, x_nchw: Array) -> Array:
-        """The trunk or the tail alone. Features between them are rounded to bf16, as inside a window."""
-        height, width = self._units(x_nchw, from_picture=stage == "trunk")
-        channels, scale = (self._hyper["features"], 1) if stage == "trunk" else (3, SCALE)
+        """One stage alone. Features between them are rounded to bf16, as inside a window."""
+        from_picture, to_pixels = self._stages.rows[stage]
+        height, width = self._units(x_nchw, from_picture=from_picture)
+        channels, scale = (3, SCALE) if to_pixels else (self._features, 1)
         y_nchw = np.empty((1, channels, scale * height, scale * width), np.float32)
         into = y_nchw[0].transpose(1, 2, 0)
-        self._run(
-            x_nchw, Size(width, height), (stage == "trunk", stage == "tail"), (0, 0), into, lambda share: None
-        )
+        self._run(x_nchw, Size(width, height), (from_picture, to_pixels), (0, 0), into, lambda share: None)
         return y_nchw
 
     def run_window(
@@ -72,12 +89,12 @@ class NativeSession:
         return self._library.bytes_of(self._net, window)
 
     def grid(self, size: Size) -> Grid:
-        return grid_of(size, self._threads)
+        return grid_of(size, self._threads, self._stages.convolutions)
 
     def _units(self, x_nchw: Array, *, from_picture: bool) -> tuple[int, int]:
         """(height, width) of the trunk. Raises ValueError for an input that is none of this network."""
-        unit = self._hyper["unshuffle"] if from_picture else 1
-        channels = 3 if from_picture else self._hyper["features"]
+        unit = self._unit if from_picture else 1
+        channels = 3 if from_picture else self._features
         _, _, height, width = x_nchw.shape
         if x_nchw.shape[:2] != (1, channels) or height % unit or width % unit or not height or not width:
             raise ValueError(

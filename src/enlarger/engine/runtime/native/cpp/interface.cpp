@@ -91,6 +91,24 @@ bool is_good(const enlarger_window &window) {
            cuts_are_good(window.column_cuts, window.column_blocks, window.width, ENLARGER_SMALLEST_COLUMNS);
 }
 
+struct Form {
+    int features, blocks, unshuffle, links = 0;
+};
+
+int packed(enlarger_net **net, const Form &form, const float *const *tensors) {
+    if (form.features < enlarger::CHUNK || form.features % enlarger::CHUNK) return ENLARGER_BAD_ARGUMENT;
+    try {
+        auto made = std::make_unique<enlarger_net>();
+        made->net.features = form.features, made->net.blocks = form.blocks, made->net.unshuffle = form.unshuffle;
+        made->net.links = form.links;
+        pack(made->net, tensors);
+        *net = made.release();
+        return ENLARGER_DONE;
+    } catch (const std::bad_alloc &) {
+        return ENLARGER_NO_MEMORY;
+    }
+}
+
 static_assert(ENLARGER_SMALLEST_ROWS >= enlarger::HALO);
 static_assert(ENLARGER_SMALLEST_COLUMNS >= enlarger::HALO + enlarger::TILE_PIXELS - 1);
 
@@ -112,23 +130,21 @@ int enlarger_tiles_state(int tiles) {
 int enlarger_net_pack(
     enlarger_net **net, int32_t features, int32_t blocks, int32_t unshuffle, const float *const *tensors) {
     const bool folds = unshuffle == 1 || unshuffle == 2 || unshuffle == 4;
-    if (features < enlarger::CHUNK || features % enlarger::CHUNK || blocks < 1 || !folds) return ENLARGER_BAD_ARGUMENT;
-    try {
-        auto made = std::make_unique<enlarger_net>();
-        made->net.features = features, made->net.blocks = blocks, made->net.unshuffle = unshuffle;
-        pack(made->net, tensors);
-        *net = made.release();
-        return ENLARGER_DONE;
-    } catch (const std::bad_alloc &) {
-        return ENLARGER_NO_MEMORY;
-    }
+    if (blocks < 1 || !folds) return ENLARGER_BAD_ARGUMENT;
+    return packed(net, {features, blocks, unshuffle}, tensors);
+}
+
+int enlarger_chain_pack(enlarger_net **net, int32_t features, int32_t links, const float *const *tensors) {
+    if (links < 1) return ENLARGER_BAD_ARGUMENT;
+    return packed(net, {features, 0, 1, links}, tensors);
 }
 
 void enlarger_net_free(enlarger_net *net) { delete net; }
 
 int enlarger_work_start(enlarger_work **work, const enlarger_net *net, int tiles, const enlarger_window *window) {
     const auto compute = compute_with(tiles);
-    if (!compute || !is_good(*window)) return ENLARGER_BAD_ARGUMENT;
+    const bool is_whole = window->from_picture && window->to_pixels;
+    if (!compute || !is_good(*window) || (net->net.is_chain() && !is_whole)) return ENLARGER_BAD_ARGUMENT;
     try {
         std::unique_ptr<enlarger_work> made(new enlarger_work{{net->net, *window}});
         if (!made->work.start(compute)) return ENLARGER_NO_MEMORY;

@@ -1,4 +1,5 @@
-// The plain C interface of the native kernel: RRDBNet in bf16 with f32 sums (see conv.hpp for where to start reading).
+// The plain C interface of the native kernel: RRDBNet and SRVGGNetCompact in bf16 with f32 sums (see conv.hpp for where to
+// start reading).
 //
 // A net is weights, packed once. A work is one window computed with it by threads of its own; whoever started it
 // waits in small steps, and may cancel between them. Nothing here throws, prints, or keeps state between works.
@@ -71,6 +72,11 @@ int enlarger_tiles_state(int tiles);
 // block, conv_body, conv_up1, conv_up2, conv_hr, conv_last. `features` is a multiple of 32, growth is 32.
 int enlarger_net_pack(
     enlarger_net **net, int32_t features, int32_t blocks, int32_t unshuffle, const float *const *tensors);
+
+// The same for a chain: a first convolution, `links` more and a last one. `tensors` in module order: weight, bias and
+// slopes of each but the last, which has weight and bias. Its windows go from picture to pixels.
+int enlarger_chain_pack(enlarger_net **net, int32_t features, int32_t links, const float *const *tensors);
+
 void enlarger_net_free(enlarger_net *net);
 
 // Starts threads that compute the window. Input, sink and net must outlive the work; the cuts are copied.

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "chain.hpp"
 #include "dense.hpp"
 #include "first.hpp"
 #include "sink.hpp"
@@ -45,6 +46,9 @@ void run_task(Tiles &tiles, Work &work, void *scratch, const Task &task, Sink &s
         case Kind::BODY: return body_stage(tiles, work, scratch, in, out, task.block);
         case Kind::TAIL: return Tail<Tiles>(tiles, work, scratch, in, sink).run(task.block);
         case Kind::STORE: return store_stage(work, in, task.block, sink);
+        case Kind::FIRST_LINK: return first_link(work, scratch, out, task.block);
+        case Kind::LINK: return link_stage(tiles, work, stage.index, in, out, task.block);
+        case Kind::SHUFFLE: return shuffle_stage(tiles, work, in, task.block, sink);
     }
 }
 

@@ -27,10 +27,11 @@ struct Source {
     int outputs, inputs, kernel_width, kernel_height;
     std::function<float(int output, int input, int ky, int kx)> weight;
     const float *bias;
+    const float *slopes = nullptr;
 
+    int output_tiles() const { return divided_up(outputs, TILE_OUTPUTS); }
     std::size_t tiles() const {
-        return std::size_t(divided_up(outputs, TILE_OUTPUTS)) * divided_up(inputs, CHUNK) * kernel_width *
-               kernel_height;
+        return std::size_t(output_tiles()) * divided_up(inputs, CHUNK) * kernel_width * kernel_height;
     }
 };
 
@@ -93,9 +94,12 @@ void write_tiles(const Source &source, std::uint16_t *to) {
         }
 }
 
-// All convolutions but the first, with the place that each will be found at, in the order of use.
-std::vector<std::pair<Source, Packed *>> convolutions(Net &net, const float *const *tensors) {
-    std::vector<std::pair<Source, Packed *>> found;
+// Convolutions with the place that each will be found at, in the order of use.
+using Convolutions = std::vector<std::pair<Source, Packed *>>;
+
+// All of an RRDB net but the first.
+Convolutions rrdb_convolutions(Net &net, const float *const *tensors) {
+    Convolutions found;
     auto next = [&tensors, &found](int outputs, int inputs, Packed *packed) {
         found.emplace_back(plain(tensors, outputs, inputs), packed);
         tensors += 2;
@@ -118,9 +122,22 @@ std::vector<std::pair<Source, Packed *>> convolutions(Net &net, const float *con
     return found;
 }
 
+// All of a chain but the first. Each but the last has its slopes behind weights and bias.
+Convolutions chain_convolutions(Net &net, const float *const *tensors) {
+    Convolutions found;
+    for (Packed &packed : net.chain) {
+        found.emplace_back(plain(tensors, net.features, net.features), &packed);
+        found.back().first.slopes = tensors[2];
+        tensors += 3;
+    }
+    found.emplace_back(plain(tensors, PICTURE_CHANNELS * SHUFFLED, net.features), &net.last);
+    return found;
+}
+
 void pack_first(Net &net, const float *const *tensors) {
     const int taps = net.input_channels() * 9;
     net.first_bias.assign(tensors[1], tensors[1] + net.features);
+    if (net.is_chain()) net.first_slopes.assign(tensors[2], tensors[2] + net.features);
     net.first_weights.resize(std::size_t(taps) * net.features);
     for (int output = 0; output < net.features; ++output)
         for (int tap = 0; tap < taps; ++tap)
@@ -132,23 +149,28 @@ void pack_first(Net &net, const float *const *tensors) {
 void pack(Net &net, const float *const *tensors) {
     pack_first(net, tensors);
     net.dense.resize(std::size_t(net.dense_blocks()) * DENSE_CONVS);
-    const auto found = convolutions(net, tensors + 2);
+    net.chain.resize(net.links);
+    const auto found = net.is_chain() ? chain_convolutions(net, tensors + 3) : rrdb_convolutions(net, tensors + 2);
     std::size_t tiles = 0, output_tiles = 0;
     for (const auto &[source, packed] : found) {
         tiles += source.tiles();
-        output_tiles += divided_up(source.outputs, TILE_OUTPUTS);
+        output_tiles += source.output_tiles();
     }
     net.tiles = Memory(tiles * TILE_WEIGHTS * sizeof(std::uint16_t));
     net.biases = Memory(output_tiles * TILE_OUTPUTS * sizeof(float));
+    net.slopes = Memory(output_tiles * TILE_OUTPUTS * sizeof(float));
     auto *tile = static_cast<std::uint16_t *>(net.tiles.start());
     auto *bias = static_cast<float *>(net.biases.start());
+    auto *slopes = static_cast<float *>(net.slopes.start());
     for (const auto &[source, packed] : found) {
         write_tiles(source, tile);
         std::copy(source.bias, source.bias + source.outputs, bias);
-        *packed = {tile, bias, divided_up(source.outputs, TILE_OUTPUTS), divided_up(source.inputs, CHUNK),
-                   source.kernel_width, source.kernel_height};
+        if (source.slopes) std::copy(source.slopes, source.slopes + source.outputs, slopes);
+        *packed = {tile, bias, slopes, source.output_tiles(), divided_up(source.inputs, CHUNK), source.kernel_width,
+                   source.kernel_height};
         tile += source.tiles() * TILE_WEIGHTS;
         bias += std::size_t(packed->output_tiles) * TILE_OUTPUTS;
+        slopes += std::size_t(packed->output_tiles) * TILE_OUTPUTS;
     }
 }
 

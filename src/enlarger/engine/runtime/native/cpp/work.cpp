@@ -20,13 +20,19 @@ std::size_t zero_bytes(const Net &net, const enlarger_window &window, const Need
 }
 
 std::size_t skip_bytes(const Net &net, const enlarger_window &window) {
-    return window.from_picture ? sizeof(float) * window.height * window.width * net.features : 0;
+    return window.from_picture && !net.is_chain() ? sizeof(float) * window.height * window.width * net.features : 0;
 }
 
 }  // namespace
 
 std::vector<Stage> stages_of(const Net &net, const enlarger_window &window) {
     const double features = net.features, conv = 9 * features * features;
+    if (net.is_chain()) {
+        std::vector<Stage> stages{{Kind::FIRST_LINK, 0, 9 * features * net.input_channels()}};
+        for (int index = 0; index < net.links; ++index) stages.push_back({Kind::LINK, index, conv});
+        stages.push_back({Kind::SHUFFLE, 0, 9 * features * PICTURE_CHANNELS * SHUFFLED});
+        return stages;
+    }
     double dense = 0;
     for (int k = 0; k < DENSE_CONVS; ++k)
         dense += 9 * (features + GROWTH * k) * (k == DENSE_CONVS - 1 ? features : GROWTH);

@@ -14,11 +14,11 @@
 
 namespace enlarger {
 
-enum class Kind { FIRST, LOAD, DENSE, BODY, TAIL, STORE };
+enum class Kind { FIRST, LOAD, DENSE, BODY, TAIL, STORE, FIRST_LINK, LINK, SHUFFLE };
 
 struct Stage {
     Kind kind;
-    int index;    // of a dense block
+    int index;    // of a dense block or a link
     double cost;  // products a pixel of features
 };
 
