@@ -1,9 +1,9 @@
 """The native kernel against its peers and against what the processor can do, all in one run, alternated.
 
-Ceilings of the products, of AMX or AVX-512 BF16, on zeros and on random data; one tile of 128², 192² and 256² by the
-native kernel, OpenVINO in bf16 and f32, and eager PyTorch in f32; a picture of 512² and, once and each in a process
-of its own, of 2560×1440, PNG to PNG; PSNR to f32 on real pictures. Where this machine cannot do a thing, its line
-says why. `--portable` also measures the kernel on portable tiles, which is slow.
+Ceilings of the products, of AMX or AVX-512 BF16, on zeros and on random data. Of a large and of a compact model:
+tiles by the native kernel, OpenVINO in bf16 and f32, and eager PyTorch in f32; a picture of 512² and, once and each
+in a process of its own, of 2560×1440, PNG to PNG; PSNR to f32 on real pictures. Where this machine cannot do a thing,
+its line says why. `--portable` also measures the kernel on portable tiles, which is slow.
 
 TFLOP/s count the network's nominal work. Aims on two cores with AMX, and held against AVX-512 as well: a tile of 192²
 at 83 % of the ceiling on random data; 512² three times as fast as OpenVINO and at 70 % of the ceiling counted on
@@ -32,7 +32,7 @@ from enlarger.engine import machine
 from enlarger.engine.geometry import Size, plan_tiles
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, ModelSpec
-from enlarger.engine.networks.ops import Array
+from enlarger.engine.networks.ops import Array, Net
 from enlarger.engine.networks.weights import load_weights
 from enlarger.engine.options import Options
 from enlarger.engine.pictures.picture import Picture, open_canvas
@@ -40,7 +40,7 @@ from enlarger.engine.pipeline import Engine
 from enlarger.engine.plan import NATIVE_TILE_PIXELS
 from enlarger.engine.runtime import Session, WindowSession, native, open_runtime
 from enlarger.engine.runtime.choice import kernel_on
-from enlarger.engine.runtime.native.blocks import grid_of
+from enlarger.engine.runtime.native.blocks import CHAIN, DENSE_BLOCK, grid_of
 from enlarger.engine.runtime.native.library import PORTABLE, open_library
 from enlarger.engine.tiles import Pass, Watch, run_tiles
 
@@ -49,6 +49,7 @@ SOURCES = record.ROOT / "src" / "enlarger" / "engine" / "runtime" / "native" / "
 
 CEILINGS = {"AMX": "amx", "AVX-512 BF16": "avx512"}
 UNUSABLE = "unmeasured: the kernel cannot be used here"
+SIDES = {"rrdbnet": (128, 192, 256), "compact": (256, 512)}
 LARGE_PIXELS = 1_000_000
 """Of a picture that is computed once, in a process of its own."""
 ALONE = """
@@ -111,12 +112,18 @@ def sessions(spec: ModelSpec, threads: int, *, portable: bool) -> dict[str, Sess
     return found
 
 
-def whole(session: Session, values: Array) -> Call:
+def whole(net: Net, session: Session, values: Array) -> Call:
     """One tile through the network."""
     if isinstance(session, WindowSession):
         into = np.empty((4 * values.shape[2], 4 * values.shape[3], 3), np.uint8)
         return lambda: session.run_window(values, (0, 0), into, lambda share: None)
-    return lambda: session.run("tail", session.run("trunk", values))
+
+    def staged() -> None:
+        result = values
+        for stage in net.stages:
+            result = session.run(stage.name, result)
+
+    return staged
 
 
 def eager(spec: ModelSpec, values: Array, threads: int) -> Call | str:
@@ -177,7 +184,7 @@ def tile(
 ) -> dict[str, Any]:
     values = np.random.default_rng(0).random((1, 3, side, side), np.float32)
     runs: dict[str, Call | str] = {
-        name: session if isinstance(session, str) else whole(session, values)
+        name: session if isinstance(session, str) else whole(ARCHITECTURES[spec.net], session, values)
         for name, session in opened.items()
     }
     runs["torch_eager_f32"] = eager(spec, values, threads)
@@ -193,7 +200,7 @@ def one_thread(spec: ModelSpec, side: int, rounds: int) -> dict[str, Any]:
         session = open_runtime("native").open_session(
             net, spec.hyper, weights, precision="bf16", threads=threads
         )
-        return whole(session, values)
+        return whole(net, session, values)
 
     one, all_cores = "one", f"all {cores}"
     seconds = alternated({one: run(1), all_cores: run(cores)}, rounds)
@@ -240,8 +247,11 @@ def large_picture(spec: ModelSpec, size: Size, ceiling: float | None, threads: i
 
 def work_ratio(spec: ModelSpec, size: Size, threads: int) -> float:
     """Products the native kernel computes ÷ products of the picture."""
-    plan = plan_tiles(size, overlap=spec.overlap_fast, max_pixels=NATIVE_TILE_PIXELS)
-    return round(plan.work_ratio * grid_of(plan.window, threads).work_ratio, 4)
+    plan = plan_tiles(
+        size, overlap=spec.overlap_fast, max_pixels=NATIVE_TILE_PIXELS * spec.unit**2, unit=spec.unit
+    )
+    repeated = DENSE_BLOCK if spec.net == "rrdbnet" else CHAIN
+    return round(plan.work_ratio * grid_of(plan.window, threads, repeated).work_ratio, 4)
 
 
 def photo(size: Size) -> bytes:
@@ -256,7 +266,7 @@ def photo(size: Size) -> bytes:
     return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).pngsave_buffer(compression=1)
 
 
-def decibels(opened: dict[str, Session | str], side: int) -> dict[str, Any]:
+def decibels(net: Net, opened: dict[str, Session | str], side: int) -> dict[str, Any]:
     """PSNR to OpenVINO's f32 of the middle of every sample picture, in 8 bits."""
     exact = opened["openvino_f32"]
     assert not isinstance(exact, str)
@@ -266,10 +276,10 @@ def decibels(opened: dict[str, Session | str], side: int) -> dict[str, Any]:
         width, height = min(side, whole_picture.width), min(side, whole_picture.height)
         left, top = (whole_picture.width - width) // 2, (whole_picture.height - height) // 2
         crop = np.asarray(whole_picture.crop((left, top, left + width, top + height)))
-        expected = enlarged(exact, crop)
+        expected = enlarged(net, exact, crop)
         found[path.name] = {
             label: round(
-                float(10 * np.log10(255**2 / np.square(enlarged(session, crop) - expected).mean())), 2
+                float(10 * np.log10(255**2 / np.square(enlarged(net, session, crop) - expected).mean())), 2
             )
             for label, session in opened.items()
             if not isinstance(session, str) and session is not exact
@@ -277,11 +287,10 @@ def decibels(opened: dict[str, Session | str], side: int) -> dict[str, Any]:
     return found or {"unmeasured": "the sample pictures are not beside this checkout"}
 
 
-def enlarged(session: Session, pixels: np.ndarray) -> np.ndarray:
+def enlarged(net: Net, session: Session, pixels: np.ndarray) -> np.ndarray:
     source = Picture.from_array(pixels)
     plan = plan_tiles(source.size, overlap=64, max_pixels=NATIVE_TILE_PIXELS)
     canvas = open_canvas(Size(4 * source.size.width, 4 * source.size.height), 3, 8)
-    net = ARCHITECTURES["rrdbnet"]
     run_tiles(
         Pass(session=session, safe_session=lambda: session, net=net, scale=4, plan=plan),
         source,
@@ -291,49 +300,50 @@ def enlarged(session: Session, pixels: np.ndarray) -> np.ndarray:
     return canvas.array.astype(float)
 
 
+def model(spec: ModelSpec, asked: argparse.Namespace, ceiling: float | None, threads: int) -> dict[str, Any]:
+    """Everything that is measured of a model."""
+    opened = sessions(spec, threads, portable=asked.portable)
+    rounds, sides = asked.rounds, asked.sides or SIDES[spec.net]
+    usual = ["512x512", "2560x1440"] if ceiling else ["512x512"]  # the larger one would take an hour
+    pictures = usual if asked.pictures is None else asked.pictures
+    sizes = [Size(*map(int, text.split("x"))) for text in pictures]
+
+    def of_picture(size: Size) -> dict[str, Any]:
+        found = (
+            large_picture(spec, size, ceiling, threads)
+            if size.pixels > LARGE_PIXELS
+            else picture(spec, size, rounds, ceiling, threads)
+        )
+        return found | {"native_work_ratio": work_ratio(spec, size, threads)}
+
+    return {
+        "tiles": {f"{side}²": tile(spec, side, opened, rounds, ceiling, threads) for side in sides},
+        "one_thread": one_thread(spec, sides[-1], rounds) if ceiling else UNUSABLE,
+        "pictures": {f"{size.width}×{size.height}": of_picture(size) for size in sizes},
+        "psnr_to_f32": decibels(ARCHITECTURES[spec.net], opened, asked.crop),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--sides", type=int, nargs="*", default=[128, 192, 256])
+    parser.add_argument("--models", nargs="*", default=[DEFAULT_MODEL, "realesr-animevideov3"])
+    parser.add_argument("--sides", type=int, nargs="*")
     parser.add_argument("--pictures", nargs="*", metavar="WIDTHxHEIGHT")
     parser.add_argument("--crop", type=int, default=96, help="side of the crops whose PSNR is taken")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--portable", action="store_true")
-    arguments = parser.parse_args()
-    spec, threads = MODELS[arguments.model], machine.usable_cores().value
-    kernel = kernel_on("cpu")
+    asked = parser.parse_args()
+    kernel, threads = kernel_on("cpu"), machine.usable_cores().value
     print(f"native kernel: {kernel.products or kernel.reason}", file=sys.stderr)
     most = ceilings(threads)
     ceiling = most["random"] if isinstance(most, dict) else None
-    opened = sessions(spec, threads, portable=arguments.portable)
-    usual = ["512x512", "2560x1440"] if ceiling else ["512x512"]  # the larger one would take an hour
-    sizes = [
-        Size(*map(int, text.split("x")))
-        for text in (usual if arguments.pictures is None else arguments.pictures)
-    ]
-
-    def measured(size: Size) -> dict[str, Any]:
-        found = (
-            large_picture(spec, size, ceiling, threads)
-            if size.pixels > LARGE_PIXELS
-            else picture(spec, size, arguments.rounds, ceiling, threads)
-        )
-        return found | {"native_work_ratio": work_ratio(spec, size, threads)}
-
-    tiles = {
-        f"{side}²": tile(spec, side, opened, arguments.rounds, ceiling, threads) for side in arguments.sides
-    }
     record.write(
         "native",
         {
-            "model": spec.name,
             "threads": threads,
             "products": kernel.products,
             "ceiling_tflops": most,
-            "tiles": tiles,
-            "one_thread": one_thread(spec, arguments.sides[-1], arguments.rounds) if ceiling else UNUSABLE,
-            "pictures": {f"{size.width}×{size.height}": measured(size) for size in sizes},
-            "psnr_to_f32": decibels(opened, arguments.crop),
+            "models": {name: model(MODELS[name], asked, ceiling, threads) for name in asked.models},
         },
     )
 

@@ -106,7 +106,8 @@ def computing_on(shared: Shared, worker: Node, side: int = 64) -> str:
     """A slow job that this worker is computing; `side` of its picture, pixels."""
     others = [other for other in shared.cluster.workers if other is not worker and not other.has_ended()]
     with frozen(*others):
-        job_id = shared.cluster.submit(noise(side), model=SLOW)
+        # In f32, which no kernel of ours makes quick.
+        job_id = shared.cluster.submit(noise(side), model=SLOW, precision="f32")
         shared.rows.until(job_id, lambda row: row["compute_starts"] == 1, "computed")
     return job_id
 
@@ -150,7 +151,7 @@ def test_late_finish_of_a_worker_that_was_frozen_past_its_lease_is_rejected(shar
 def test_worker_told_to_stop_hands_its_job_to_another_at_once(shared: Shared) -> None:
     first, second = shared.cluster.workers
     restart(second, **LONG_LEASE)
-    job_id = computing_on(shared, first, side=144)
+    job_id = computing_on(shared, first, side=192)
     stopped_at = shared.rows.now()
     first.stop()
     row = assert_result_is_whole(shared.cluster, shared.rows, job_id)

@@ -22,8 +22,8 @@ SMALLEST_ROWS, SMALLEST_COLUMNS = 8, 32
 TILE = 16
 """Pixels of a row that are computed at once."""
 
-UNEVEN = 1.05
-"""What waiting for each other costs where every thread has one block of each stage; unmeasured, a preference."""
+UNEVEN = 1.03
+"""What waiting for each other costs where every thread has one block of each stage: 192² on two cores."""
 
 Convolutions = tuple[tuple[int, int], ...]
 """Of what is repeated in a network: (products a pixel ÷ 9, pixels computed beyond a cut) of each convolution."""
@@ -81,8 +81,9 @@ def grid_of(size: Size, threads: int, convolutions: Convolutions = DENSE_BLOCK) 
 def _cost(grid: Grid, threads: int) -> float:
     """Relative time: the work, and how many threads are idle meanwhile."""
     across = len(grid.columns) - 1
-    # The first block of a stage waits for those around it, up to number `across` + 1, of the stage before.
-    if threads == 1 or grid.blocks >= threads + across + 2:
+    # The first block of a stage waits for those around it, up to number `across` + 1, of the stage before, while
+    # other threads are at work on the last `threads` − 1 of that.
+    if threads == 1 or grid.blocks >= threads + across + 1:
         return grid.work_ratio
     rounds = -(-grid.blocks // threads)
     return grid.work_ratio * rounds * threads / grid.blocks * UNEVEN
