@@ -36,10 +36,10 @@ double with_tiles(const char *data) {
         const char *at = data + round % (TILES / 2) * 2 * TILE_BYTES;
         tiles.load<6>(at, 64);
         tiles.load<7>(at + TILE_BYTES, 64);
-        tiles.multiply<0, 6, 7, 1>();
-        tiles.multiply<1, 6, 7, 1>();
-        tiles.multiply<2, 6, 7, 1>();
-        tiles.multiply<3, 6, 7, 1>();
+        tiles.multiply<0, 6, 7>();
+        tiles.multiply<1, 6, 7>();
+        tiles.multiply<2, 6, 7>();
+        tiles.multiply<3, 6, 7>();
     }
     tiles.release();
     return ROUNDS * 4 * TILE_PRODUCTS;

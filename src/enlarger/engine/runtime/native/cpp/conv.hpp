@@ -1,25 +1,19 @@
-// A convolution, tile by tile. Start reading here; planes.hpp has the layout, dense.hpp and tail.hpp put these together,
-// stages.hpp lists the stages of a net, team.hpp divides them among threads.
+// A convolution, tile by tile. Start reading here; step.hpp has the products, planes.hpp the layout, dense.hpp, tail.hpp and
+// chain.hpp put convolutions together, stages.hpp lists the stages of a net, team.hpp divides them among threads.
 //
-// A block is up to 4 rows of 16 pixels, 16 outputs deep: one accumulator tile a row. For every 32 inputs and every
-// kernel column kx, the tiles of that column's three weights are loaded, then each of the 6 input rows that the block
-// sees, once, to be multiplied with every weight row ky it meets:
-//
-//     input row −1 ──ky 0──▶ sum 0                    registers 0 … 3   sums of rows 0 … 3
-//               0 ──ky 1──▶ sum 0, ky 0──▶ sum 1                4 … 6   weights ky = 0 … 2
-//               1 ──ky 2──▶ sum 0, … ──▶ sum 1, 2               7       an input row: 16 pixels × 32 channels
-//               …
-//               4 ──ky 2──▶ sum 3                     9 loads for 12 products of 16 × 16 × 32
+// A block is up to 4 rows of 16 pixels, 16 outputs deep. For every 32 inputs and every kernel column kx, one step adds
+// the products of the input rows that the block sees with that column's weights.
 //
 // The sums are stored and finished (activation, residual, bf16) behind: line by line during the products of the next
 // block, where the vector unit would be idle (5 % of the whole, measured on AMX).
 //
-// Every sum takes its products in the order (chunk, kx, ky) whatever block it lies in, so that neither threads nor
-// cuts show in the result.
+// Every sum takes its products in the same order whatever block it lies in, so that neither threads nor cuts show in
+// the result.
 
 #pragma once
 
 #include "planes.hpp"
+#include "step.hpp"
 #include "vectors.hpp"
 #include "weights.hpp"
 
@@ -32,9 +26,6 @@ using enlarger::Packed;
 using enlarger::TILE_OUTPUTS;
 using enlarger::TILE_PIXELS;
 using enlarger::TILE_WEIGHTS;
-
-constexpr int BLOCK_ROWS = 4;
-constexpr int LINE = 64;  // bytes of a pixel of a chunk, and of 16 sums
 
 // Channels [32 · first chunk, …) that a convolution reads from one map.
 struct Input {
@@ -72,12 +63,15 @@ class Behind {
     }
 
     INLINE void some(int lines) {
-        while (lines-- > 0 && row_ < rows_) {
-            finish_.pixel(load(sums_ + (row_ * TILE_PIXELS + pixel_) * TILE_OUTPUTS), pixel_);
-            if (++pixel_ == pixels_) {
-                pixel_ = 0;
-                if (++row_ < rows_) finish_.row(y_ + row_, x_, n_);
-            }
+        while (lines > 0 && row_ < rows_) {
+            const int until = pixel_ + lines < pixels_ ? pixel_ + lines : pixels_;
+            const float *sums = sums_ + row_ * TILE_PIXELS * TILE_OUTPUTS;
+            for (int i = pixel_; i < until; ++i) finish_.pixel(load(sums + i * TILE_OUTPUTS), i);
+            lines -= until - pixel_;
+            pixel_ = until;
+            if (pixel_ < pixels_) return;
+            pixel_ = 0;
+            if (++row_ < rows_) finish_.row(y_ + row_, x_, n_);
         }
     }
 
@@ -88,15 +82,6 @@ class Behind {
     int y_ = 0, x_ = 0, n_ = 0, rows_ = 0, pixels_ = 0, row_ = 0, pixel_ = 0;
     alignas(64) float sums_[BLOCK_ROWS * TILE_PIXELS * TILE_OUTPUTS];
 };
-
-// Calls step(constant 0), …, step(constant COUNT − 1): a loop whose counter can name a register.
-template <int COUNT, int FROM = 0, class Step>
-INLINE void unrolled(Step &&step) {
-    if constexpr (FROM < COUNT) {
-        step(std::integral_constant<int, FROM>{});
-        unrolled<COUNT, FROM + 1>(step);
-    }
-}
 
 template <int KERNEL_ROWS, class Tiles, class Finish>
 class Convolution {
@@ -118,9 +103,6 @@ class Convolution {
     }
 
   private:
-    static constexpr int WEIGHTS = BLOCK_ROWS, PIXELS = 7;  // registers
-    static_assert(WEIGHTS + KERNEL_ROWS <= PIXELS, "there are eight registers");
-
     template <int ROWS>
     void rows(int y, const Box &box) {
         constexpr int IN = ROWS + KERNEL_ROWS - 1;
@@ -152,17 +134,8 @@ class Convolution {
         for (int chunk = 0; chunk < input.chunks; ++chunk) {
             std::ptrdiff_t offset = chunk * input.map.chunk_stride;
             for (int kx = 0; kx < packed_.kernel_width; ++kx, offset += CHUNK) {
-                unrolled<KERNEL_ROWS>([&](auto ky) {
-                    tiles_.template load<WEIGHTS + ky>(weights + ky * TILE_WEIGHTS, LINE);
-                });
+                tiles_.template step<ROWS, KERNEL_ROWS>(from, offset, weights);
                 weights += KERNEL_ROWS * TILE_WEIGHTS;
-                unrolled<ROWS + KERNEL_ROWS - 1>([&](auto in) {
-                    // The weight rows that an input row meets are neighbours, and so are the sums, the other way round.
-                    constexpr int FIRST = in < ROWS ? 0 : in - ROWS + 1;
-                    constexpr int LAST = in < KERNEL_ROWS ? in : KERNEL_ROWS - 1;
-                    tiles_.template load<PIXELS>(from[in] + offset, LINE);
-                    tiles_.template multiply<in - FIRST, PIXELS, WEIGHTS + FIRST, LAST - FIRST + 1>();
-                });
                 behind_.some(lines_a_step_);
                 tiles_.wake();
             }

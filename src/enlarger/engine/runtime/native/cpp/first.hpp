@@ -38,11 +38,12 @@ class First {
         for (int c = 0; c < enlarger::PICTURE_CHANNELS; ++c)
             for (int dy = 0; dy < u; ++dy)
                 for (int dx = 0; dx < u; ++dx)
-                    for (int ky = y - 1; ky <= y + 1; ++ky)
-                        for (int kx = x - 1; kx <= x + 1; ++kx) {
-                            const bool inside = ky >= 0 && ky < height_ && kx >= 0 && kx < width_;
-                            *taps++ = inside ? picture_[c * plane + (ky * u + dy) * row + kx * u + dx] : 0;
-                        }
+                    for (int ky = y - 1; ky <= y + 1; ++ky) {
+                        const bool row_exists = ky >= 0 && ky < height_;
+                        const float *from = picture_ + c * plane + (ky * u + dy) * row + dx;
+                        for (int kx = x - 1; kx <= x + 1; ++kx)
+                            *taps++ = row_exists && kx >= 0 && kx < width_ ? from[kx * u] : 0;
+                    }
     }
 
     template <int VECTORS>

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "step.hpp"
 #include "vectors.hpp"
 
 namespace {
@@ -32,6 +33,11 @@ class AmxTiles {
 #endif
     }
 
+    template <int ROWS, int KERNEL_ROWS>
+    INLINE void step(const bf16 *const *rows, std::ptrdiff_t offset, const bf16 *weights) {
+        step_in_registers<ROWS, KERNEL_ROWS>(*this, rows, offset, weights);
+    }
+
     template <int T>
     void load(const void *from, std::ptrdiff_t stride) {
         asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");
@@ -42,11 +48,9 @@ class AmxTiles {
         asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::ptrdiff_t{64}), "i"(T) : "memory");
     }
 
-    // Sum C from weights B, sum C − 1 from weights B + 1, … `COUNT` of them, from one tile of pixels.
-    template <int C, int A, int B, int COUNT>
+    template <int C, int A, int B>
     void multiply() {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-        if constexpr (COUNT > 1) multiply<C - 1, A, B + 1, COUNT - 1>();
     }
 };
 

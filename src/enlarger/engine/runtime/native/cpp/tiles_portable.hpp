@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "step.hpp"
 #include "vectors.hpp"
 
 namespace {
@@ -17,6 +18,11 @@ class PortableTiles {
     void configure() { ignore_denormals(); }
     void release() {}
     void wake() {}
+
+    template <int ROWS, int KERNEL_ROWS>
+    INLINE void step(const bf16 *const *rows, std::ptrdiff_t offset, const bf16 *weights) {
+        step_in_registers<ROWS, KERNEL_ROWS>(*this, rows, offset, weights);
+    }
 
     // Sixteen rows of 64 bytes, each `stride` bytes after the one before.
     template <int T>
@@ -32,10 +38,9 @@ class PortableTiles {
 
     // C[m][n] += Σ A[m][i]·B[i][n] over 32 inputs i, which lie in pairs: row m of A holds them in order, row k of B the
     // inputs 2k and 2k + 1 of every n.
-    // For sum C and weights B, sum C − 1 and weights B + 1, … `COUNT` of them.
-    template <int C, int A, int B, int COUNT>
+    template <int C, int A, int B>
     void multiply() {
-        for (int i = 0; i < COUNT; ++i) add_products(tile_[C - i], tile_[A], tile_[B + i]);
+        add_products(tile_[C], tile_[A], tile_[B]);
     }
 
   private:
