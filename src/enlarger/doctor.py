@@ -131,7 +131,7 @@ def _reason(runtime: Runtime, precision: str, device: str) -> str:
     if precision == "bf16":
         return "this CPU has AMX, where bf16 is several times quicker"
     if "bf16" in runtime.precisions():
-        return "this CPU has bf16 but no AMX, where f32 is quicker"
+        return "this CPU has bf16 but no AMX, where it is not sure to be quicker and less exact"
     return "this CPU has no bf16 arithmetic"
 
 
