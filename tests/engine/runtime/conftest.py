@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enlarger.engine.runtime.native.library import Library
+from enlarger.engine.runtime.native.library import AVX512, PORTABLE, Library
 
 DRIVER = Path(__file__).parent / "native_kernel"
 
@@ -61,3 +61,11 @@ def guarded_kernel(build: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def library(guarded_kernel: Path) -> Library:
     return Library(guarded_kernel / "kernel.so")
+
+
+@pytest.fixture(params=[PORTABLE, AVX512], ids=["portable", "avx512"])
+def tiles(request: pytest.FixtureRequest, library: Library) -> int:
+    """What multiplies, each of those that this machine has."""
+    if reason := library.why_not(request.param):
+        pytest.skip(reason)
+    return request.param

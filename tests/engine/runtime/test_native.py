@@ -32,6 +32,9 @@ from enlarger.engine.runtime.numpy import round_to_bf16
 from enlarger.engine.tiles import Outcome, Pass, Tile, Watch, run_tiles
 from enlarger.errors import Cancelled, RuntimeUnavailable
 
+from . import oracles
+from .oracles import decibels, printed, rounded, seeded
+
 NET = ARCHITECTURES["rrdbnet"]
 X4 = {"blocks": 1, "features": 32, "growth": 32, "unshuffle": 1}
 X2 = X4 | {"unshuffle": 2}
@@ -52,13 +55,6 @@ def random_weights(hyper: dict[str, int]) -> dict[str, Array]:
     }
 
 
-@pytest.fixture(params=[PORTABLE, AVX512], ids=["portable", "avx512"])
-def tiles(request: pytest.FixtureRequest, library: Library) -> int:
-    if reason := library.why_not(request.param):
-        pytest.skip(reason)
-    return request.param
-
-
 def opened(
     library: Library,
     hyper: dict[str, int],
@@ -72,17 +68,7 @@ def opened(
 
 
 def exact(hyper: dict[str, int], weights: Weights | None = None) -> Session:
-    """The same network in f32 by another runtime."""
-    tensors = weights or random_weights(hyper)
-    return open_runtime("openvino").open_session(NET, hyper, tensors, precision="f32", threads=0)
-
-
-def seeded(height: int, width: int) -> Array:
-    return np.random.default_rng(3).random((1, 3, height, width), np.float32)
-
-
-def decibels(a: Array, b: Array) -> float:
-    return float(10 * np.log10(np.abs(b).max() ** 2 / np.mean((a - b) ** 2)))
+    return oracles.exact(NET, hyper, weights or random_weights(hyper))
 
 
 class Staged:
@@ -129,41 +115,25 @@ class Emulated:
         self._hyper = hyper
         self._weights = {name: torch.from_numpy(tensor).double() for name, tensor in weights.items()}
 
-    def _printed(self, weight: Any) -> Any:
-        """Rounded tap by tap, in f32; what is lost goes to the taps right of it and below, half and half."""
-        left = weight.float().clone()
-        rows, columns = left.shape[2:]
-        for y in range(rows):
-            for x in range(columns):
-                wanted = left[:, :, y, x].clone()
-                left[:, :, y, x] = wanted.to(self._torch.bfloat16).float()
-                heirs = [(y, x + 1)] * (x + 1 < columns) + [(y + 1, x)] * (y + 1 < rows)
-                for heir in heirs:
-                    left[:, :, heir[0], heir[1]] += (wanted - left[:, :, y, x]) / len(heirs)
-        return left.double()
-
-    def _rounded(self, x: Any) -> Any:
-        return x.float().to(self._torch.bfloat16).double()
-
     def _conv(self, x: Any, name: str) -> Any:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
-        return self._torch.nn.functional.conv2d(x, self._printed(weight), bias, padding=1)
+        return self._torch.nn.functional.conv2d(x, printed(weight), bias, padding=1)
 
     def _activated(self, x: Any) -> Any:
-        return self._rounded(self._torch.nn.functional.leaky_relu(x, 0.2))
+        return rounded(self._torch.nn.functional.leaky_relu(x, 0.2))
 
     def trunk(self, x_nchw: Array) -> Array:
         functional = self._torch.nn.functional
         x = functional.pixel_unshuffle(self._torch.from_numpy(x_nchw).double(), self._hyper["unshuffle"])
         first = self._weights["conv_first.weight"], self._weights["conv_first.bias"]
         shallow = functional.conv2d(x, *first, padding=1)
-        skip, deep = shallow, self._rounded(shallow)
+        skip, deep = shallow, rounded(shallow)
         for index in range(3 * self._hyper["blocks"]):
             out = self._dense(deep, f"body.{index // 3}.rdb{index % 3 + 1}")
             if index % 3 == 2:
                 skip = out = skip + 0.2 * out
-            deep = self._rounded(out)
-        return self._rounded(shallow + self._conv(deep, "conv_body")).float().numpy()
+            deep = rounded(out)
+        return rounded(shallow + self._conv(deep, "conv_body")).float().numpy()
 
     def _dense(self, x: Any, name: str) -> Any:
         grown = [x]
@@ -186,7 +156,7 @@ class Emulated:
         out = x.new_empty(1, x.shape[1], 2 * x.shape[2], 2 * x.shape[3])
         for down in (0, 1):
             for across in (0, 1):
-                summed = self._printed(merge[down] @ weight @ merge[across].T)
+                summed = printed(merge[down] @ weight @ merge[across].T)
                 padded = torch.nn.functional.pad(x, (1 - across, across, 1 - down, down))
                 phase = torch.nn.functional.conv2d(padded, summed, self._weights[f"{name}.bias"])
                 out[:, :, down::2, across::2] = phase

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +19,14 @@ from enlarger.engine.runtime.native.library import AMX, AVX512, PORTABLE, Librar
 from enlarger.engine.runtime.native.session import NativeSession
 from enlarger.errors import RuntimeUnavailable
 
+from . import oracles
+from .oracles import decibels, printed, rounded, seeded
+
 NET = ARCHITECTURES["compact"]
 SMALL = {"features": 32, "convs": 3, "scale": 4}
 WIDE = {"features": 64, "convs": 2, "scale": 4}
 
 every_form = pytest.mark.parametrize("hyper", [SMALL, WIDE], ids=["small", "wide"])
-
-
-@pytest.fixture(params=[PORTABLE, AVX512], ids=["portable", "avx512"])
-def tiles(request: pytest.FixtureRequest, library: Library) -> int:
-    if reason := library.why_not(request.param):
-        pytest.skip(reason)
-    return request.param
 
 
 def random_weights(hyper: dict[str, int]) -> dict[str, Array]:
@@ -60,17 +55,7 @@ def opened(
 
 
 def exact(hyper: dict[str, int], weights: Weights | None = None) -> Session:
-    """The same network in f32 by another runtime."""
-    tensors = weights or random_weights(hyper)
-    return open_runtime("openvino").open_session(NET, hyper, tensors, precision="f32", threads=0)
-
-
-def seeded(height: int, width: int) -> Array:
-    return np.random.default_rng(3).random((1, 3, height, width), np.float32)
-
-
-def decibels(a: Array, b: Array) -> float:
-    return float(10 * np.log10(np.abs(b).max() ** 2 / np.mean((a - b) ** 2)))
+    return oracles.exact(NET, hyper, weights or random_weights(hyper))
 
 
 def emulated(hyper: dict[str, int], weights: Weights, values: Array) -> Array:
@@ -87,24 +72,9 @@ def emulated(hyper: dict[str, int], weights: Weights, values: Array) -> Array:
         )
         if index <= hyper["convs"]:
             out = torch.nn.functional.prelu(out, tensors[f"body.{2 * index + 1}.weight"])
-            out = out.float().to(torch.bfloat16).double()
+            out = rounded(out)
     shuffled = torch.nn.functional.pixel_shuffle(out, 4)
     return (shuffled + torch.nn.functional.interpolate(x, scale_factor=4)).float().numpy()
-
-
-def printed(weight: Any) -> Any:
-    """Rounded tap by tap, in f32; what is lost goes to the taps right of it and below, half and half."""
-    import torch
-
-    left = weight.float().clone()
-    for y in range(3):
-        for x in range(3):
-            wanted = left[:, :, y, x].clone()
-            left[:, :, y, x] = wanted.to(torch.bfloat16).float()
-            heirs = [(y, x + 1)] * (x < 2) + [(y + 1, x)] * (y < 2)
-            for heir in heirs:
-                left[:, :, heir[0], heir[1]] += (wanted - left[:, :, y, x]) / len(heirs)
-    return left.double()
 
 
 @pytest.mark.torch
