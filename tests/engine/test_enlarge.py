@@ -262,10 +262,11 @@ def test_the_same_plan_gives_the_same_bytes_in_another_engine(engine, scene):
 
 
 def test_the_report_tells_what_was_done(engine, scene):
-    report = engine.upscale(Picture.from_array(scene(50, 37)), Options(model=COMPACT.name, scale=2)).report
+    options = Options(model=COMPACT.name, scale=2, precision="f32")
+    report = engine.upscale(Picture.from_array(scene(50, 37)), options).report
     assert report["model"] == COMPACT.name
     assert report["weights_sha256"] == COMPACT.files[-1].sha256
-    assert report["runtime"] == "openvino"
+    assert (report["runtime"], report["precision"]) == ("openvino", "f32")
     assert (report["input"], report["output"]) == ([50, 37], [100, 74])
     assert report["passes"] == report["tiles"] == 1
     assert report["fallbacks"] == report["conversions"] == []

@@ -63,7 +63,8 @@ export function takeTile(id, { x, y, w, h, done, total }) {
   if (!item) return;
   // A job that is taken up again after a crash begins anew.
   const tiles = item.tile && done < item.tile.done ? [] : item.tiles;
-  tiles.push({ x, y, w, h });
+  // One without area tells only how far the work is.
+  if (w && h) tiles.push({ x, y, w, h });
   store.update(item, { tiles, tile: { done, total } });
   keepTiles(item);
 }
