@@ -11,7 +11,7 @@ from pathlib import Path
 from enlarger.engine import machine, safety, selftest
 from enlarger.engine.networks.architectures import ARCHITECTURES
 from enlarger.engine.networks.cards import face_models, pull_command
-from enlarger.engine.networks.catalogue import DEFAULT_MODEL, FaceModelSpec, ModelSpec
+from enlarger.engine.networks.catalogue import DEFAULT_MODEL, MODELS, FaceModelSpec, ModelSpec
 from enlarger.engine.networks.weights import (
     default_weights_dir,
     is_present,
@@ -27,6 +27,8 @@ from enlarger.errors import EnlargerError
 from enlarger.finding import Finding
 
 DEVICES = ("cuda:0", "mps", "gpu", "cpu")
+_KINDS = {"rrdbnet": "RRDBNet", "compact": "compact"}
+"""What users call the models of a network."""
 
 
 def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[Finding]:
@@ -49,7 +51,7 @@ def findings(device: str = "auto", weights_dir: Path | None = None) -> Iterator[
         return
     yield Finding("chosen", f"{chosen.name}: {chosen.reason}")
     yield Finding("runtimes", f"{chosen.runtime} of {', '.join(map(_versioned, RUNTIMES))}")
-    yield Finding("native kernel", _native(chosen.name))
+    yield Finding("native kernel", _native(chosen.name, runtimes))
     yield Finding(
         "precision", f"{precision} of {chosen.runtime}: {_reason(runtimes.own, precision, chosen.name)}"
     )
@@ -96,12 +98,18 @@ def _model(spec: ModelSpec, runtimes: Runtimes, weights_dir: Path) -> Finding:
     return Finding(spec.name, told, is_good=off <= limit)
 
 
-def _native(device: str) -> str:
+def _native(device: str, runtimes: Runtimes) -> str:
     kernel = kernel_on(device)
     if not kernel.products:
         return f"not used: {kernel.reason}"
-    told = f"computes RRDBNet models in bf16 with {kernel.products}, OpenVINO the rest"
+    nets = {spec.net for spec in MODELS.values() if _is_native(spec, runtimes)}
+    kinds = " and ".join(name for net, name in _KINDS.items() if net in nets)
+    told = f"computes {kinds} models in bf16 with {kernel.products}, OpenVINO the rest"
     return f"{told} ({kernel.reason})" if kernel.reason else told
+
+
+def _is_native(spec: ModelSpec, runtimes: Runtimes) -> bool:
+    return runtimes.products_for(ARCHITECTURES[spec.net], spec.hyper, "bf16") != ""
 
 
 def _face_model(spec: FaceModelSpec, weights_dir: Path) -> Finding:
@@ -131,7 +139,7 @@ def _reason(runtime: Runtime, precision: str, device: str) -> str:
     if precision == "bf16":
         return "this CPU has AMX, where bf16 is several times quicker"
     if "bf16" in runtime.precisions():
-        return "this CPU has bf16 but no AMX, where it is not sure to be quicker and less exact"
+        return "this CPU has bf16 but no AMX, where it may be slower and is less exact"
     return "this CPU has no bf16 arithmetic"
 
 

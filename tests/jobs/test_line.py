@@ -17,6 +17,18 @@ from enlarger.jobs.store import Store
 pytestmark = pytest.mark.anyio
 
 
+def looks_of(store: Store, meanwhile: Callable[[], None] = lambda: None) -> list[str]:
+    """Every query from now on; `meanwhile` happens during each."""
+    looks: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        looks.append(statement)
+        meanwhile()
+
+    event.listen(store.database.reader, "before_cursor_execute", look)
+    return looks
+
+
 @given(in_work=st.lists(st.floats(0, 1e4), max_size=4), waiting=st.lists(st.floats(0, 1e4), max_size=20))
 def test_eta_is_the_sum_of_everything_before_and_position_counts_who_waits(
     in_work: list[float], waiting: list[float]
@@ -46,12 +58,7 @@ async def test_all_who_ask_while_the_line_is_looked_at_get_that_look(
 ) -> None:
     job = new_job(cost_seconds=10.0)
     await store.add(job)
-    looks: list[str] = []
-    event.listen(
-        store.database.reader,
-        "before_cursor_execute",
-        lambda _c, _cursor, statement, *_rest: looks.append(statement),
-    )
+    looks = looks_of(store)
     line = Line(store, clock)
     impatient = asyncio.create_task(line.standing(job))
     asking = [asyncio.create_task(line.standing(job)) for _ in range(50)]
@@ -67,12 +74,7 @@ async def test_line_is_looked_at_once_a_second_however_many_ask(
     jobs = [new_job(cost_seconds=10.0, created_at=clock.now + n) for n in range(3)]
     for job in jobs[:2]:
         await store.add(job)
-    looks: list[str] = []
-    event.listen(
-        store.database.reader,
-        "before_cursor_execute",
-        lambda _c, _cursor, statement, *_rest: looks.append(statement),
-    )
+    looks = looks_of(store)
     line = Line(store, clock)
     for _ in range(50):
         assert await line.standing(jobs[1]) == (2, 20)
@@ -105,13 +107,11 @@ async def test_a_look_that_took_long_serves_for_twenty_times_as_long(
 ) -> None:
     job = new_job(cost_seconds=10.0)
     await store.add(job)
-    looks: list[str] = []
 
-    def take_two_seconds(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        looks.append(statement)
+    def take_two_seconds() -> None:
         clock.now += 2
 
-    event.listen(store.database.reader, "before_cursor_execute", take_two_seconds)
+    looks = looks_of(store, take_two_seconds)
     line = Line(store, clock)
     await line.look()
     clock.now += 0.7 * 40 - 0.1

@@ -93,10 +93,11 @@ class Engine:
 
         Raises InvalidOption, PictureTooLarge, RuntimeUnavailable or ModelUnavailable.
         """
+        known = models(self._weights_dir)
         ability = Ability(
             runtime=self._runtimes.name,
             precisions=self._opened_runtime().precisions(),
-            gflops=self._gflops,
+            gflops=lambda model, precision: self._gflops(model, known.get(model), precision),
             is_present=lambda spec: is_present(spec, self._weights_dir),
             is_native=lambda spec, precision: self._products(spec, precision) != "",
             max_tile_pixels=self._max_tile_pixels,
@@ -110,7 +111,6 @@ class Engine:
         described = subject if isinstance(subject, Subject) else Subject(size=Size(*subject))
 
         def planned(options: Options) -> Plan:
-            known = models(self._weights_dir)
             return make_plan(described, options, models=known, limits=self._limits, ability=ability)
 
         plan = planned(options)
@@ -298,11 +298,10 @@ class Engine:
     def _opened_runtime(self) -> Runtime:
         return self._runtimes.own
 
-    def _gflops(self, model: str, precision: str) -> float:
-        """How fast this engine is: as measured on its last picture, or a guess by the kind of processor."""
+    def _gflops(self, model: str, spec: ModelSpec | None, precision: str) -> float:
+        """How fast this engine is: as measured on its last picture, or a guess. `spec` None: a model for faces."""
         if measured := self._measured.get((model, precision)):
             return measured
-        spec = models(self._weights_dir).get(model)
         products = self._products(spec, precision) if spec else ""
         return machine.nominal_gflops(precision, kind=self._device.name.partition(":")[0], products=products)
 

@@ -14,7 +14,7 @@ from enlarger.engine.faces.estimate import FaceAbility, FacePlan, plan_faces
 from enlarger.engine.geometry import Size, Target, TilePlan, plan_tiles, target_of
 from enlarger.engine.networks.catalogue import DEFAULT_MODEL, ModelSpec
 from enlarger.engine.options import Options
-from enlarger.engine.runtime import precision_of
+from enlarger.engine.runtime import precision_of, quickest_of
 from enlarger.errors import InvalidOption, ModelUnavailable, PictureTooLarge
 
 MAX_TILE_PIXELS = 640_000
@@ -190,7 +190,7 @@ def _precision(
         return asked, (
             f"{asked} was asked for: it keeps about 8 of the 16 bits a sample",
         ) if is_lossy else ()
-    quickest = "bf16" if ability.is_native(spec, "bf16") else ability.precisions[0]
+    quickest = quickest_of(ability.precisions, has_kernel=ability.is_native(spec, "bf16"))
     if depth == 16 and quickest != "f32":
         # bf16 has 8 bits of mantissa: of a 252-step 16-bit ramp 18 values are left.
         return "f32", ("16 bits a sample: computed in f32",)

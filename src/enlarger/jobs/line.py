@@ -15,8 +15,8 @@ from enlarger.jobs.store import Store
 _FRESH_SECONDS = 1.0
 _EARLY = 0.7
 """From this part of that age on a look is repeated while it still serves: nobody who asks often waits for one."""
-_MOST_OF_THE_TIME = 0.05
-"""That looks may take: where one takes long, it serves for longer. Of 50,000 jobs it takes 0.14 s."""
+_LOOKING_SHARE = 0.05
+"""Of the time, that looks may take: where one takes long, it serves for longer. Of 50,000 jobs it takes 0.14 s."""
 
 
 class Standing(NamedTuple):
@@ -96,7 +96,7 @@ class Line:
             line, devices = await self._store.line(), await self._devices()
             self._seen = await asyncio.to_thread(seen, line, devices)
             self._looked_at = self._clock()
-            self._fresh_seconds = max(_FRESH_SECONDS, (self._looked_at - began) / _MOST_OF_THE_TIME)
+            self._fresh_seconds = max(_FRESH_SECONDS, (self._looked_at - began) / _LOOKING_SHARE)
         finally:
             self._looking = None
 

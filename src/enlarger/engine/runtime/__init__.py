@@ -138,6 +138,11 @@ def precision_of(able: tuple[str, ...], asked: str) -> str:
     return asked
 
 
+def quickest_of(able: tuple[str, ...], *, has_kernel: bool) -> str:
+    """What `auto` means for a network, where the native kernel computes it and where only others do."""
+    return "bf16" if has_kernel else able[0]
+
+
 def precision_for(net: Net, precision: str) -> str:
     """`precision`, or f32 where `net` does not hold in it (see Net)."""
     return precision if precision in net.precisions else "f32"

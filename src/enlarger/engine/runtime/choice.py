@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from enlarger.engine.machine import Device
 from enlarger.engine.networks.ops import Hyper, Net, Weights
-from enlarger.engine.runtime import RUNTIMES, Runtime, Session, open_runtime
+from enlarger.engine.runtime import RUNTIMES, Runtime, Session, open_runtime, quickest_of
 
 NATIVE = "native"
 
@@ -54,7 +54,8 @@ class Runtimes:
 
     def quickest_for(self, net: Net, hyper: Hyper) -> str:
         """The precision in which this network is computed unless another is asked for. Raises RuntimeUnavailable."""
-        return "bf16" if self.products_for(net, hyper, "bf16") else self.own.precisions()[0]
+        has_kernel = self.products_for(net, hyper, "bf16") != ""
+        return quickest_of(self.own.precisions(), has_kernel=has_kernel)
 
     def open_session(
         self, net: Net, hyper: Hyper, weights: Weights, *, precision: str, threads: int
